@@ -1,0 +1,34 @@
+//go:build !linux && !darwin && !freebsd
+
+package scm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+)
+
+var errPlatform = fmt.Errorf("scm: passing descriptors on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+
+// Send is not supported on this platform.
+func Send(ctx context.Context, conn *net.UnixConn, payload []byte, fds []int) error {
+	return errPlatform
+}
+
+// Receive is not supported on this platform.
+func Receive(ctx context.Context, conn *net.UnixConn, buf []byte, want int) (*Descriptors, error) {
+	return nil, errPlatform
+}
+
+// Pair is not supported on this platform.
+func Pair() (local *net.UnixConn, remote *os.File, err error) {
+	return nil, nil, errPlatform
+}
+
+// closeDescriptor is never called: nothing is received on this platform.
+func closeDescriptor(int) error {
+	return errPlatform
+}

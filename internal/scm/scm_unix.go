@@ -1,0 +1,279 @@
+//go:build linux || darwin || freebsd
+
+package scm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sendFlags: MSG_DONTWAIT because O_NONBLOCK belongs to the open file description, which other processes share and may
+// clear; the runtime poller waits instead. MSG_NOSIGNAL because the error says enough: a program that asked [os/signal]
+// for SIGPIPE should not get it for a peer that went away.
+const sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+
+// controlSize holds, in bytes, any control data that a kernel delivers at once: 253 descriptors of 4 bytes with headers
+// and credentials on Linux; on the BSDs a sender's control data is limited to 2 KiB (MCLBYTES). So a peer that sends
+// more than announced is caught by counting, with everything it sent in hand.
+const controlSize = 2048
+
+// A send that fails with ETOOMANYREFS is tried again after these pauses.
+const (
+	shortestPause = time.Millisecond
+	longestPause  = 50 * time.Millisecond
+)
+
+// Send writes payload, which is one byte at least, with fds attached to its first byte, and returns when the kernel has
+// taken all of it. The descriptors stay the caller's and may be closed as soon as Send returns: the message holds its
+// own references.
+//
+// A full socket buffer and ETOOMANYREFS are waited out until ctx is done. That error wraps the reason of ctx, and in
+// the second case [ErrTooManyInFlight]. A wait that ctx ended leaves conn without write deadline; one that the
+// caller had set before is respected and else left alone. Errors of sendmsg(2) are wrapped: EPIPE if the peer is gone,
+// ECONNRESET if it goes just now with data unread, EBADF if one of fds is not open. More than [MaxDescriptors] are
+// refused with [ErrDescriptorCount].
+func Send(ctx context.Context, conn *net.UnixConn, payload []byte, fds []int) error {
+	if err := send(ctx, conn, payload, fds); err != nil {
+		return opError("send", conn, err)
+	}
+	return nil
+}
+
+func send(ctx context.Context, conn *net.UnixConn, payload []byte, fds []int) error {
+	if len(payload) == 0 {
+		return errors.New("empty payload: descriptors need a byte to travel with")
+	}
+	if len(fds) > MaxDescriptors {
+		return fmt.Errorf("%w: %d, the limit is %d", ErrDescriptorCount, len(fds), MaxDescriptors)
+	}
+	raw, release, err := begin(ctx, conn, conn.SetWriteDeadline)
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	var pause time.Duration // more than 0 after ETOOMANYREFS
+	for len(payload) > 0 {
+		n, err := sendmsg(raw, payload, rights)
+		if errors.Is(err, unix.ETOOMANYREFS) {
+			// The limit is on the user, whose descriptors can be in flight on any socket of any process. They leave the
+			// count when they are received or when their socket is closed; no event tells, so time has to.
+			pause = min(max(2*pause, shortestPause), longestPause)
+			if err = sleep(ctx, pause); err == nil {
+				continue
+			}
+		}
+		err = interrupted(ctx, err)
+		if pause > 0 && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return fmt.Errorf("%w: %w", ErrTooManyInFlight, err)
+		}
+		if err != nil {
+			return err
+		}
+		payload, rights, pause = payload[n:], nil, 0
+	}
+	return nil
+}
+
+// Receive fills buf, which is one byte at least. Exactly want descriptors, 0 to [MaxDescriptors], have to come with its
+// first byte and none with a later one. They belong to the returned Descriptors, which are never nil if the error is.
+// On an error all that came are closed.
+//
+// The error is [io.EOF] if the peer closed before the first byte, and wraps [io.ErrUnexpectedEOF] if it closed later,
+// [ErrDescriptorCount], [ErrTruncated] or [ErrControlMessage] if the peer or this process's descriptor table is not as
+// announced, the reason of ctx, or the error of recvmsg(2). A peer that closes with unread data in its own receive
+// buffer shows as ECONNRESET in place of the end of file.
+//
+// A wait that ctx ended leaves conn without read deadline; one that the caller had set before is respected and else
+// left alone.
+func Receive(ctx context.Context, conn *net.UnixConn, buf []byte, want int) (*Descriptors, error) {
+	d := new(Descriptors)
+	err := receive(ctx, conn, buf, want, d)
+	if err == nil {
+		return d, nil
+	}
+	_ = d.Close() // the first error is the one to tell
+	if err == io.EOF {
+		return nil, io.EOF
+	}
+	return nil, opError("receive", conn, err)
+}
+
+// receive adds what arrives to d at once, also if it fails.
+func receive(ctx context.Context, conn *net.UnixConn, buf []byte, want int, d *Descriptors) error {
+	if len(buf) == 0 {
+		return errors.New("empty buffer: descriptors need a byte to travel with")
+	}
+	if want < 0 || want > MaxDescriptors {
+		return fmt.Errorf("%w: %d, the limit is %d", ErrDescriptorCount, want, MaxDescriptors)
+	}
+	raw, release, err := begin(ctx, conn, conn.SetReadDeadline)
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	// The first byte is read alone. Linux ends a recvmsg after a message that carries descriptors, but not before it:
+	// plain bytes and the descriptors of a later message would arrive as one, and nothing would show to which byte the
+	// descriptors belong.
+	control := make([]byte, controlSize)
+	n, err := recvmsg(raw, buf[:1], control, d)
+	switch {
+	case err != nil:
+		return interrupted(ctx, err)
+	case n == 0 && d.Len() == 0:
+		return io.EOF
+	case n == 0 || d.Len() != want:
+		return fmt.Errorf("%w: %d with the first byte, want %d", ErrDescriptorCount, d.Len(), want)
+	}
+	for buf = buf[1:]; len(buf) > 0; buf = buf[n:] {
+		n, err = recvmsg(raw, buf, control, d)
+		switch {
+		case err != nil:
+			return interrupted(ctx, err)
+		case d.Len() != want:
+			return fmt.Errorf("%w: %d after the first byte", ErrDescriptorCount, d.Len()-want)
+		case n == 0:
+			return io.ErrUnexpectedEOF
+		}
+	}
+	return nil
+}
+
+// Pair makes a connected stream socketpair. Local is registered with the runtime poller. Remote is close-on-exec,
+// blocking, and meant to be given to another process, as in [os/exec.Cmd.ExtraFiles]. The caller closes both.
+func Pair() (local *net.UnixConn, remote *os.File, err error) {
+	fds, err := socketpair()
+	if err != nil {
+		return nil, nil, fmt.Errorf("scm: pair: %w", os.NewSyscallError("socketpair", err))
+	}
+	here := os.NewFile(uintptr(fds[0]), "scm-local")
+	remote = os.NewFile(uintptr(fds[1]), "scm-remote")
+	conn, err := net.FileConn(here) // registers a duplicate
+	_ = here.Close()
+	local, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, nil, fmt.Errorf("scm: pair: %w", errors.Join(err, remote.Close()))
+	}
+	return local, remote, nil
+}
+
+// begin gives access to the descriptor of conn, and lets ctx interrupt calls that wait for it until release is called.
+func begin(ctx context.Context, conn *net.UnixConn, setDeadline func(time.Time) error) (raw syscall.RawConn, release func(), err error) {
+	if ctx.Err() != nil {
+		return nil, nil, reason(ctx)
+	}
+	raw, err = conn.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	fired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(fired)
+		_ = setDeadline(time.Unix(1, 0)) // in the past; fails only on a closed conn, which does not wait either
+	})
+	return raw, func() {
+		// If ctx is done just now, its function runs in a goroutine of its own and may set the deadline after this
+		// call is over: the next one would fail for no reason. So wait for it, then clear what it has set.
+		if !stop() {
+			<-fired
+			_ = setDeadline(time.Time{})
+		}
+	}, nil
+}
+
+// sendmsg writes what fits, waiting until at least one byte does.
+func sendmsg(raw syscall.RawConn, p, control []byte) (n int, err error) {
+	waitErr := raw.Write(func(fd uintptr) bool {
+		for {
+			n, err = sendNonblock(int(fd), p, control)
+			if err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	if waitErr != nil {
+		return 0, waitErr
+	}
+	return n, os.NewSyscallError("sendmsg", err)
+}
+
+// recvmsg reads what there is, waiting until at least one byte is, and adds each descriptor that arrives to d, also if
+// it fails.
+func recvmsg(raw syscall.RawConn, p, control []byte, d *Descriptors) (n int, err error) {
+	var controlN, flags int
+	waitErr := raw.Read(func(fd uintptr) bool {
+		for {
+			n, controlN, flags, err = receiveCloexec(int(fd), p, control)
+			if err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	if waitErr != nil {
+		return 0, waitErr
+	}
+	fds, parseErr := parseControl(control[:controlN])
+	d.fds = append(d.fds, fds...)
+	switch {
+	case err != nil:
+		return 0, os.NewSyscallError("recvmsg", err)
+	case flags&unix.MSG_CTRUNC != 0:
+		return n, fmt.Errorf("%w: %d descriptors arrived", ErrTruncated, len(fds))
+	default:
+		return n, parseErr
+	}
+}
+
+// sleep waits for a time or until ctx is done, and then returns its reason.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return reason(ctx)
+	}
+}
+
+// interrupted replaces the error of a wait that ctx ended by the reason of ctx.
+func interrupted(ctx context.Context, err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
+		return reason(ctx)
+	}
+	return err
+}
+
+// reason is why ctx is done, as an error that is both its Err and its cause.
+func reason(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
+
+// opError names the operation and the socket, in place of those that [syscall.RawConn] names.
+func opError(op string, conn *net.UnixConn, err error) error {
+	if inner, ok := err.(*net.OpError); ok {
+		err = inner.Err
+	}
+	return &net.OpError{Op: op, Net: "unix", Source: conn.LocalAddr(), Addr: conn.RemoteAddr(), Err: err}
+}
+
+func closeDescriptor(fd int) error {
+	return unix.Close(fd)
+}
