@@ -1,0 +1,68 @@
+// Package handoff is the protocol by which one process passes descriptors to another over a stream Unix socket: frames,
+// one-time tokens, typed failures. Package restart uses it to upgrade a server; it knows nothing of servers itself.
+//
+// # Who should not use it
+//
+// To start a new generation of the same program use package restart. To pass one descriptor to a child that you start,
+// os/exec's ExtraFiles is enough.
+//
+// # On the wire
+//
+// A frame is a big-endian u32 (bytes of the body), a u8 (type), and a body: a CBOR map with integer keys (RFC 8949). A
+// body has 1 MiB at most, and 4 KiB at most before the peer has shown its token. Once its first byte came, a frame must
+// be complete within 5 s.
+//
+// An OFFER that counts descriptors is followed by 16 bytes, the token that it announced, with exactly that many
+// descriptors attached to the first of them (SCM_RIGHTS, unix(7)): one for each entry that has key 7, in their order.
+// Descriptors anywhere else, more, fewer, or cut by the kernel (MSG_CTRUNC) end the session, and all are closed.
+//
+//	type  message    from         body
+//	  1   HELLO      successor    1 version, 2 capabilities, 3 token, 4 pid
+//	  2   WELCOME    predecessor  1 version, 2 capabilities, 3 generation, 4 limits {1 body bytes, 2 descriptors}, 5 pid
+//	  3   REFUSE     predecessor  1 reason, 2 detail
+//	  4   OFFER      predecessor  1 id, 2 token, 3 count, 4 entries, 5 more
+//	                              entry {1 id, 2 kind, 3 name, 4 network, 5 address, 6 data, 7 has a descriptor}
+//	  5   ACK        successor    1 offer id, 2 results {1 entry id, 2 accepted, 3 reason, 4 detail}
+//	  6   GRANT      predecessor  1 offer ids
+//	  7   READY      successor    1 probation in ms
+//	  8   PING       predecessor  1 number
+//	  9   PONG       successor    1 number
+//	 10   COMMIT     successor    –
+//	 11   COMMITTED  predecessor  –
+//	 12   ROLLBACK   either       1 reason, 2 detail
+//	 13   BYE        predecessor  1 an upgrade was asked for, 2 a stop was
+//
+// An upgrade in version 1:
+//
+//	successor                predecessor
+//	HELLO                →
+//	                     ←   WELCOME, or REFUSE
+//	                     ←   OFFER of listeners, packet sockets, files, state   repeated while it says more
+//	ACK                  →
+//	… the application starts …
+//	READY                →
+//	                     ←   PING
+//	PONG                 →   the predecessor stops accepting
+//	                     ←   GRANT
+//	… probation: PING and PONG go on …
+//	COMMIT               →   the predecessor decides
+//	                     ←   COMMITTED, or ROLLBACK
+//	… the predecessor drains …
+//	                     ←   OFFER of connections, 253 at most, four of them unanswered at most
+//	ACK                  →
+//	                     ←   GRANT of that offer: from here the successor reads and writes them
+//	                     ←   ROLLBACK, after the commit: what was not granted stays the predecessor's
+//	                     ←   BYE
+//
+// Versions: HELLO names the newest that the successor speaks, WELCOME the one that both do. Unknown keys and unknown
+// capabilities are skipped, unknown types end the session. A predecessor that is alive never closes the session without
+// ROLLBACK or BYE: to the successor, the end of the stream means its death, and what it has acknowledged is its own.
+//
+// Kinds of entries are "listener", "packet", "file" and "state" before READY, and "connection" after COMMITTED, whose data
+// is a CBOR map of package restart's (connection.go): what was read ahead, what is left of its idle time, socket options.
+//
+// # Tokens
+//
+// A Token is 128 bits from the operating system, used once, compared in constant time, never printed. A TokenStore holds
+// those that may still be used.
+package handoff

@@ -1,0 +1,108 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/segue-go/segue/internal/wire"
+)
+
+// ErrVersion says that the two sides have no version of the protocol in common.
+var ErrVersion = errors.New("no common protocol version")
+
+// Capabilities of version 1. Unknown ones are ignored; a side uses only what both have.
+const (
+	CapabilityListeners = "listeners" // listening sockets
+	CapabilityPackets   = "packets"   // packet sockets
+	CapabilityFiles     = "files"     // plain files
+	CapabilityState     = "state"     // inline values
+	// CapabilityConnections is that of live connections, offered one by one after the commit.
+	CapabilityConnections = "connections"
+)
+
+func capabilities() []string {
+	return []string{CapabilityListeners, CapabilityPackets, CapabilityFiles, CapabilityState, CapabilityConnections}
+}
+
+// refusalTimeout is how long a refusal may take to be written to a peer that perhaps does not read.
+const refusalTimeout = 200 * time.Millisecond
+
+// Connect is the successor's side of the handshake. It fails with ErrRefused (a *RefusedError) when the predecessor says
+// no, io.EOF when it is gone, ErrVersion or ErrUnexpectedMessage when its answer makes no sense.
+func (s *Session) Connect(ctx context.Context, token Token) (*Welcome, error) {
+	s.body = wire.MaxBody
+	hello := &Hello{Version: Version, Capabilities: capabilities(), Token: token, PID: os.Getpid()}
+	if err := s.Send(ctx, hello); err != nil {
+		return nil, err
+	}
+	message, err := s.Receive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch answer := message.(type) {
+	case *Welcome:
+		if answer.Version < 1 || answer.Version > Version {
+			return nil, fmt.Errorf("%w: predecessor chose %d, offered 1 to %d", ErrVersion, answer.Version, Version)
+		}
+		return answer, nil
+	case *Refuse:
+		return nil, &RefusedError{Sentinel: ErrRefused, Reason: answer.Reason, Detail: answer.Detail}
+	default:
+		return nil, Unexpected("WELCOME", message)
+	}
+}
+
+// Admit is the predecessor's side: it reads the HELLO, consumes its token from tokens, and welcomes the successor as the
+// given generation. Whoever is not admitted is sent a REFUSE, and the error says why: the errors of TokenStore.Redeem,
+// ErrVersion, or those of Receive.
+func (s *Session) Admit(ctx context.Context, tokens *TokenStore, expected Token, generation int) (*Hello, error) {
+	hello, err := s.admit(ctx, tokens, expected)
+	if err != nil {
+		refusal, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
+		defer cancel()
+		_ = s.Send(refusal, &Refuse{Reason: ReasonFor(err), Detail: err.Error()}) // it may be gone already
+		return nil, err
+	}
+	s.body = wire.MaxBody
+	known := capabilities()
+	common := slices.DeleteFunc(hello.Capabilities, func(name string) bool { return !slices.Contains(known, name) })
+	hello.Capabilities = common
+	return hello, s.Send(ctx, &Welcome{
+		Version:      min(hello.Version, Version),
+		Capabilities: common,
+		Generation:   uint64(generation),
+		Limits:       Limits{Body: wire.MaxBody, Descriptors: MaxDescriptors},
+		PID:          os.Getpid(),
+	})
+}
+
+func (s *Session) admit(ctx context.Context, tokens *TokenStore, expected Token) (*Hello, error) {
+	message, err := s.Receive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hello, ok := message.(*Hello)
+	if !ok {
+		return nil, Unexpected("HELLO", message)
+	}
+	// The token comes first: a stranger learns nothing about versions.
+	if err := tokens.Redeem(expected, hello.Token.Expose()); err != nil {
+		return nil, err
+	}
+	if hello.Version < 1 {
+		return nil, fmt.Errorf("%w: successor offers %d, want 1 at least", ErrVersion, hello.Version)
+	}
+	return hello, nil
+}
+
+// Unexpected makes the ErrUnexpectedMessage for a message that came where another was due.
+func Unexpected(want string, have Message) error {
+	if offer, ok := have.(*Offer); ok {
+		_ = offer.Close()
+	}
+	return fmt.Errorf("%w: want %s, have %T", ErrUnexpectedMessage, want, have)
+}

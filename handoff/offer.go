@@ -1,0 +1,173 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/segue-go/segue/internal/scm"
+)
+
+// Bounds of one OFFER. More goes into further ones.
+const (
+	// MaxEntries is the number of entries, with or without descriptor.
+	MaxEntries = 1024
+	// MaxDescriptors is the number of descriptors beside one offer: SCM_MAX_FD of unix(7).
+	MaxDescriptors = scm.MaxDescriptors
+	// MaxName is the number of bytes of a name, network or address.
+	MaxName = 512
+	// MaxData is the number of bytes of an entry's inline value.
+	MaxData = 512 << 10
+)
+
+var (
+	// ErrOffer says that an OFFER contradicts itself or exceeds a bound.
+	ErrOffer = errors.New("invalid offer")
+	// ErrAck says that an ACK does not answer the offer it was due for.
+	ErrAck = errors.New("invalid ack")
+)
+
+// Offer announces entries, and that a message with Count descriptors follows, beside the 16 bytes of Token: one for each
+// entry that has a File, in their order. It is not followed by one when Count is 0.
+type Offer struct {
+	ID      uint64  `cbor:"1,keyasint"`
+	Token   Token   `cbor:"2,keyasint"`
+	Count   int     `cbor:"3,keyasint"`
+	Entries []Entry `cbor:"4,keyasint,omitempty"`
+	// More says that this is not the last offer before the successor may go on.
+	More bool `cbor:"5,keyasint,omitempty"`
+}
+
+// Entry is one thing that is offered.
+type Entry struct {
+	ID      uint64 `cbor:"1,keyasint"`
+	Kind    string `cbor:"2,keyasint"`
+	Name    string `cbor:"3,keyasint,omitempty"`
+	Network string `cbor:"4,keyasint,omitempty"`
+	Address string `cbor:"5,keyasint,omitempty"`
+	Data    []byte `cbor:"6,keyasint,omitempty"`
+	// Described says that a descriptor comes with it.
+	Described bool `cbor:"7,keyasint,omitempty"`
+	// File is that descriptor. On the sending side it stays the caller's; on the receiving side it belongs to the offer
+	// (see Offer.Close) until the receiver sets the field to nil.
+	File *os.File `cbor:"-"`
+}
+
+// Close closes the files that are still in the offer's entries.
+func (o *Offer) Close() error {
+	var errs []error
+	for i := range o.Entries {
+		if file := o.Entries[i].File; file != nil {
+			errs = append(errs, file.Close())
+			o.Entries[i].File = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// check holds an offer against its own announcements, before any descriptor is read.
+func (o *Offer) check() error {
+	if len(o.Entries) > MaxEntries {
+		return fmt.Errorf("%w: %d entries, at most %d", ErrOffer, len(o.Entries), MaxEntries)
+	}
+	described := 0
+	ids := make([]uint64, 0, len(o.Entries))
+	for _, entry := range o.Entries {
+		if entry.Described {
+			described++
+		}
+		if longest := max(len(entry.Kind), len(entry.Name), len(entry.Network), len(entry.Address)); longest > MaxName {
+			return fmt.Errorf("%w: entry %d has a name of %d bytes, at most %d", ErrOffer, entry.ID, longest, MaxName)
+		}
+		if len(entry.Data) > MaxData {
+			return fmt.Errorf("%w: entry %d has %d bytes of data, at most %d", ErrOffer, entry.ID, len(entry.Data), MaxData)
+		}
+		ids = append(ids, entry.ID)
+	}
+	slices.Sort(ids)
+	if len(slices.Compact(ids)) != len(o.Entries) {
+		return fmt.Errorf("%w: two entries with one id", ErrOffer)
+	}
+	if o.Count != described {
+		return fmt.Errorf("%w: %d descriptors announced, %d entries have one", ErrOffer, o.Count, described)
+	}
+	if o.Count > MaxDescriptors {
+		return fmt.Errorf("%w: %d descriptors announced, at most %d", ErrOffer, o.Count, MaxDescriptors)
+	}
+	if o.Count > 0 && o.Token.IsZero() {
+		return fmt.Errorf("%w: %d descriptors announced: %w", ErrOffer, o.Count, ErrTokenMissing)
+	}
+	return nil
+}
+
+// descriptors lists the numbers behind the entries' files, which the caller keeps open. It asks SyscallConn and not Fd,
+// which makes a file blocking that Go itself had made non-blocking (os/file_unix.go).
+func (o *Offer) descriptors() ([]int, error) {
+	descriptors := make([]int, 0, o.Count)
+	for i := range o.Entries {
+		entry := &o.Entries[i]
+		if !entry.Described {
+			continue
+		}
+		raw, err := entry.File.SyscallConn()
+		if err != nil {
+			return nil, fmt.Errorf("descriptor of entry %q: %w", entry.Name, err)
+		}
+		if err := raw.Control(func(fd uintptr) { descriptors = append(descriptors, int(fd)) }); err != nil {
+			return nil, fmt.Errorf("descriptor of entry %q: %w", entry.Name, err)
+		}
+	}
+	return descriptors, nil
+}
+
+// Offers packs entries into as few offers as the bounds allow, at least one, and numbers both from 1. The caller adds the
+// tokens. The files stay the caller's.
+func Offers(entries []Entry) []*Offer {
+	current := &Offer{ID: 1, More: true}
+	offers := []*Offer{current}
+	data := 0
+	for i, entry := range entries {
+		entry.ID = uint64(i + 1)
+		entry.Described = entry.File != nil
+		if len(current.Entries) == MaxEntries || current.Count == MaxDescriptors || data+len(entry.Data) > MaxData {
+			current = &Offer{ID: current.ID + 1, More: true}
+			offers = append(offers, current)
+			data = 0
+		}
+		data += len(entry.Data)
+		if entry.Described {
+			current.Count++
+		}
+		current.Entries = append(current.Entries, entry)
+	}
+	current.More = false
+	return offers
+}
+
+// Ack answers each entry of one offer.
+type Ack struct {
+	Offer   uint64   `cbor:"1,keyasint"`
+	Results []Result `cbor:"2,keyasint,omitempty"`
+}
+
+// Result is the answer to one entry.
+type Result struct {
+	ID       uint64 `cbor:"1,keyasint"`
+	Accepted bool   `cbor:"2,keyasint"`
+	Reason   Reason `cbor:"3,keyasint,omitempty"`
+	Detail   string `cbor:"4,keyasint,omitempty"`
+}
+
+// Check fails with ErrAck unless a answers each entry of offer, in order.
+func (a *Ack) Check(offer *Offer) error {
+	if a.Offer != offer.ID || len(a.Results) != len(offer.Entries) {
+		return fmt.Errorf("%w: %d results for offer %d, want %d for offer %d", ErrAck, len(a.Results), a.Offer, len(offer.Entries), offer.ID)
+	}
+	for i, result := range a.Results {
+		if result.ID != offer.Entries[i].ID {
+			return fmt.Errorf("%w: result %d is for entry %d, want %d", ErrAck, i, result.ID, offer.Entries[i].ID)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/segue-go/segue/internal/scm"
+	"github.com/segue-go/segue/internal/wire"
+)
+
+const (
+	// FrameTimeout is how long the rest of a frame, and the descriptors beside it, may take once its first byte came.
+	FrameTimeout = 5 * time.Second
+
+	// strangerBody is the largest body that is read from a peer that has not proved anything yet.
+	strangerBody = 4 << 10
+)
+
+var (
+	// ErrFrameTimeout says that a peer began a frame and did not finish it within FrameTimeout.
+	ErrFrameTimeout = errors.New("frame not completed in time")
+	// ErrTruncated says that the kernel dropped descriptors on receipt: the table of descriptors is full.
+	ErrTruncated = scm.ErrTruncated
+	// ErrDescriptorCount says that other descriptors came than were announced. They were closed.
+	ErrDescriptorCount = scm.ErrDescriptorCount
+	// ErrControlMessage says that something other than descriptors came as control data.
+	ErrControlMessage = scm.ErrControlMessage
+)
+
+// Session is one end of a conversation between two processes over a connected stream Unix socket.
+//
+// Send may be called by several goroutines at once, Receive by one; both at the same time. Any error of Receive other
+// than the end of its context before a frame began leaves the stream in an unknown place: close the session.
+type Session struct {
+	conn *net.UnixConn
+
+	sending sync.Mutex // keeps a frame and the descriptors beside it together
+
+	// announced holds the tokens of offers whose descriptors have not come yet.
+	announced TokenStore
+	body      int           // bytes of a body that the peer may send
+	patience  time.Duration // FrameTimeout, but in tests
+}
+
+// NewSession takes ownership of conn.
+func NewSession(conn *net.UnixConn) *Session {
+	return &Session{conn: conn, body: strangerBody, patience: FrameTimeout}
+}
+
+// Close ends the session. Calls under way return an error.
+func (s *Session) Close() error { return s.conn.Close() }
+
+// Send writes one message, and for an Offer the descriptors of its entries, which stay the caller's. It fails with the
+// cause of ctx, with ErrTooLarge, or with the error of sendmsg(2): EPIPE when the peer is gone.
+func (s *Session) Send(ctx context.Context, message Message) error {
+	offer, isOffer := message.(*Offer)
+	if isOffer {
+		if err := offer.check(); err != nil {
+			return err
+		}
+	}
+	frame, err := wire.AppendFrame(nil, message.kind(), message)
+	if err != nil {
+		return err
+	}
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	if err := scm.Send(ctx, s.conn, frame, nil); err != nil {
+		return fmt.Errorf("send %T: %w", message, err)
+	}
+	if !isOffer || offer.Count == 0 {
+		return nil
+	}
+	descriptors, err := offer.descriptors()
+	if err != nil {
+		return err
+	}
+	err = scm.Send(ctx, s.conn, offer.Token.Expose(), descriptors)
+	runtime.KeepAlive(offer)
+	if err != nil {
+		return fmt.Errorf("send %d descriptors: %w", offer.Count, err)
+	}
+	return nil
+}
+
+// Receive reads one message. An *Offer owns the descriptors that came with it, after their token was verified and
+// consumed. The error is io.EOF when the peer closed between two frames, and the cause of ctx when that ended first.
+func (s *Session) Receive(ctx context.Context) (Message, error) {
+	var header [wire.HeaderSize]byte
+	// The first byte may take as long as ctx allows: a peer that has nothing to say is not at fault.
+	if _, err := scm.Receive(ctx, s.conn, header[:1], 0); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.patience, ErrFrameTimeout)
+	defer cancel()
+	message, err := s.receiveRest(ctx, header)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: %w", ErrMalformed, io.ErrUnexpectedEOF)
+	}
+	return message, err
+}
+
+func (s *Session) receiveRest(ctx context.Context, header [wire.HeaderSize]byte) (Message, error) {
+	if _, err := scm.Receive(ctx, s.conn, header[1:], 0); err != nil {
+		return nil, err
+	}
+	kind, length, err := wire.ParseHeader(header, s.body)
+	if err != nil {
+		return nil, err
+	}
+	body := make([]byte, length)
+	if length > 0 {
+		if _, err := scm.Receive(ctx, s.conn, body, 0); err != nil {
+			return nil, err
+		}
+	}
+	message, err := decodeMessage(kind, body)
+	if err != nil {
+		return nil, err
+	}
+	if offer, ok := message.(*Offer); ok && offer.Count > 0 {
+		if err := s.receiveDescriptors(ctx, offer); err != nil {
+			return nil, fmt.Errorf("descriptors of offer %d: %w", offer.ID, err)
+		}
+	}
+	return message, nil
+}
+
+// receiveDescriptors reads the message that an offer announced. Nothing in it reaches the offer before its token was
+// consumed.
+func (s *Session) receiveDescriptors(ctx context.Context, offer *Offer) error {
+	if err := s.announced.Expect(offer.Token); err != nil {
+		return err
+	}
+	defer s.announced.Revoke(offer.Token)
+	var presented [TokenSize]byte
+	received, err := scm.Receive(ctx, s.conn, presented[:], offer.Count)
+	if err != nil {
+		return err
+	}
+	defer received.Close()
+	if err := s.announced.Redeem(offer.Token, presented[:]); err != nil {
+		return err
+	}
+	next := 0
+	for i := range offer.Entries {
+		if entry := &offer.Entries[i]; entry.Described {
+			entry.File = os.NewFile(uintptr(received.Take(next)), entry.Kind+" "+entry.Name)
+			next++
+		}
+	}
+	return nil
+}
