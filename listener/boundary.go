@@ -1,0 +1,239 @@
+package listener
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// boundary knows whether a connection is between two requests, and so can be taken out of its server without the client
+// noticing. Its zero value is that of a connection of which nobody says where its boundaries are: it never is at one.
+//
+// The server says when it is about to read its first request (MarkFresh) and when it has answered one (MarkIdle). What follows is
+// decided here, by what passes through Read: with the first byte the connection is at its boundary no more, and not again before
+// the server says so. The states of net/http alone would not do: it goes to StateActive after the whole header, when a part of it
+// may long have been read (net/http/server.go, serve).
+type boundary struct {
+	detached atomic.Bool
+
+	mu        sync.Mutex
+	at        bool            // at its boundary
+	idle      bool            // that was marked by MarkIdle
+	deadlines uint8           // how often the server may set the read deadline until an idle boundary is over
+	sink      func(*Detached) // who gets it as soon as it is at a boundary; nil if it stays
+	blocked   bool            // a Read that began at the boundary is in the kernel
+	woken     bool            // the inner deadline is in the past, so that this Read comes back
+	waiting   bool            // adopted while idle, and no byte has come since: waitUntil is in force, not deadline
+	ntail     uint8           // of tail
+	tail      [3]byte         // the last bytes delivered, of which the server may have kept some for the next request
+	deadline  time.Time       // for reading, as the server wants it
+	waitUntil time.Time       // the predecessor's deadline for an idle connection
+	adopted   time.Time       // when
+	residual  []byte          // to be read before what comes from the kernel
+	newlines  uint8           // how many CR and LF may be skipped before the first request
+}
+
+// serverBuffer is the size in bytes of the buffer that net/http reads requests into (bufio's default).
+const serverBuffer = 4096
+
+// MarkFresh is for a server like net/http's, at StateNew: it is about to read its first request.
+func (c *Conn) MarkFresh() {
+	b := &c.boundary
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.at, b.idle = true, false
+}
+
+// MarkIdle is for a server like net/http's, at StateIdle: it has answered a request.
+//
+// It then sets the read deadline once, and blocks in Peek(4) on a buffer of 4096 bytes: the slice that is passed to Read tells
+// how many bytes of the next request, three at most, are in that buffer already. When Peek is done the server sets the deadline
+// again, and the boundary is over, even if all that Peek wanted was in the buffer and no Read took place: after that, a Read
+// into the whole buffer no longer means that the server holds nothing, because a line of the header may have been consumed
+// (net/http/server.go, serve and readRequest; a pipelined request whose first line ends with what has arrived is such a case).
+func (c *Conn) MarkIdle() {
+	b := &c.boundary
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.at, b.idle, b.deadlines = true, true, 1
+}
+
+// ClearBoundary is for the server: nothing is known of this connection's boundaries from here (it was hijacked, say).
+func (c *Conn) ClearBoundary() {
+	b := &c.boundary
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.at = false
+}
+
+// read is Conn.Read.
+func (b *boundary) read(c *Conn, p []byte) (int, error) {
+	for {
+		if deliver, ok := b.enter(c, len(p)); !ok {
+			if deliver != nil {
+				deliver()
+			}
+			return 0, io.EOF
+		}
+		n, err := b.readInner(c.inner, p)
+		if n > 0 && b.newlines > 0 {
+			if n = b.skipNewlines(p[:n]); n == 0 {
+				continue
+			}
+		}
+		deliver, again := b.leave(c, p, n, err)
+		if deliver != nil {
+			deliver()
+			return 0, io.EOF
+		}
+		if !again {
+			return n, err
+		}
+	}
+}
+
+// readInner reads, with what another process had read before in front of it. It waits for the kernel first: as long as no more
+// comes than was there before, the connection is at its boundary as it was there.
+func (b *boundary) readInner(inner stream, p []byte) (int, error) {
+	kept := len(b.residual) // only the reader changes it, once the connection is in use
+	if kept == 0 {
+		return inner.Read(p)
+	}
+	if len(p) <= kept {
+		n := copy(p, b.residual)
+		b.residual = b.residual[n:]
+		return n, nil
+	}
+	n, err := inner.Read(p[kept:])
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, err
+	}
+	copy(p, b.residual)
+	b.residual = nil
+	return kept + n, nil // an error comes again
+}
+
+// skipNewlines drops what RFC 9112, section 2.2, wants dropped before a request: the line end that some clients send after a
+// body. net/http does so after a POST, up to this number, but a server that adopts a connection does not know of the POST. As with
+// residual, only the reader changes newlines.
+func (b *boundary) skipNewlines(p []byte) int {
+	skipped := 0
+	for skipped < len(p) && b.newlines > 0 && (p[skipped] == '\r' || p[skipped] == '\n') {
+		skipped++
+		b.newlines--
+	}
+	if skipped < len(p) {
+		b.newlines = 0
+	}
+	return copy(p, p[skipped:])
+}
+
+const maxNewlines = 4
+
+// enter is called before a Read. It reports false if there is nothing to be read here any more.
+func (b *boundary) enter(c *Conn, size int) (deliver func(), ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.detached.Load() {
+		return nil, false
+	}
+	if b.at && b.sink != nil {
+		if deliver := b.detach(c, size); deliver != nil {
+			return deliver, false
+		}
+	}
+	b.blocked = b.at
+	return nil, true
+}
+
+// leave is called after a Read. It reports whether it has to be done again.
+func (b *boundary) leave(c *Conn, p []byte, n int, err error) (deliver func(), again bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	blocked, woken := b.blocked, b.woken
+	b.blocked, b.woken = false, false
+	if n > 0 {
+		b.begin(c.inner, p[:n], woken)
+		return nil, false
+	}
+	if !woken || !blocked || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, false
+	}
+	if b.sink != nil {
+		if deliver := b.detach(c, len(p)); deliver != nil {
+			return deliver, false
+		}
+	}
+	// It cannot be, or need not be any more: the deadline is the server's again.
+	b.restoreDeadline(c.inner)
+	return nil, true
+}
+
+// begin notes that bytes of the next request were delivered.
+func (b *boundary) begin(inner stream, p []byte, woken bool) {
+	if !b.idle {
+		b.at = false // else Peek is not satisfied with less than four bytes, and sets the deadline when it is
+	}
+	kept := min(len(p), len(b.tail))
+	if kept < len(b.tail) {
+		// Shift what is there to make room: tail[:ntail] are the last bytes, oldest first.
+		keep := min(int(b.ntail), len(b.tail)-kept)
+		copy(b.tail[:], b.tail[int(b.ntail)-keep:b.ntail])
+		b.ntail = uint8(keep)
+	} else {
+		b.ntail = 0
+	}
+	b.ntail += uint8(copy(b.tail[b.ntail:], p[len(p)-kept:]))
+	if b.waiting {
+		b.waiting = false
+		// The server set it when it adopted what it took for a new connection; for the client the request begins now.
+		if !b.deadline.IsZero() {
+			b.deadline = b.deadline.Add(time.Since(b.adopted))
+		}
+		woken = true
+	}
+	if woken {
+		_ = inner.SetReadDeadline(b.deadline)
+	}
+}
+
+// setReadDeadline notes the server's deadline, and applies it unless another one is in force just now.
+func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.deadline = t
+	if b.at && b.idle {
+		if b.deadlines == 0 {
+			b.at = false
+		} else {
+			b.deadlines--
+		}
+	}
+	if b.woken || b.waiting {
+		return nil
+	}
+	return inner.SetReadDeadline(t)
+}
+
+// restoreDeadline ends what wantDetached began.
+func (b *boundary) restoreDeadline(inner stream) {
+	if b.waiting {
+		_ = inner.SetReadDeadline(b.waitUntil)
+	} else {
+		_ = inner.SetReadDeadline(b.deadline)
+	}
+}
+
+// give asks for the connection, or, with a nil sink, takes that back.
+func (b *boundary) give(inner stream, sink func(*Detached)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sink = sink
+	if sink != nil && b.blocked && !b.woken {
+		b.woken = true
+		_ = inner.SetReadDeadline(past) // net.Conn is safe for that during a Read
+	}
+}

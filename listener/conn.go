@@ -1,0 +1,140 @@
+package listener
+
+import (
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+var (
+	_ net.Conn      = (*Conn)(nil)
+	_ io.ReaderFrom = (*Conn)(nil)
+	_ io.WriterTo   = (*Conn)(nil)
+	_ syscall.Conn  = (*Conn)(nil)
+	_ stream        = (*net.TCPConn)(nil)
+	_ stream        = (*net.UnixConn)(nil)
+)
+
+// stream is what *net.TCPConn and *net.UnixConn have in common. A Conn wraps one of the two and nothing else.
+type stream interface {
+	net.Conn
+	syscall.Conn
+	CloseRead() error
+	CloseWrite() error
+}
+
+// Conn is a connection that a [Listener] accepted. It behaves as the *net.TCPConn or *net.UnixConn that it wraps, and
+// is as fast: it adds no goroutine, no buffer and no allocation, and copies with sendfile and splice as package net does, also
+// from one Conn to another. Its methods may be called by several goroutines at once, like those of any net.Conn.
+type Conn struct {
+	inner      stream
+	roster     *roster
+	next, prev *Conn // on the roster
+	listed     bool  // all three guarded by roster.mu
+	adopted    bool  // another process has, or had, a descriptor of it
+
+	boundary boundary
+}
+
+// Read reads from the connection, like [net.Conn]. It returns [io.EOF] once the connection was detached.
+func (c *Conn) Read(b []byte) (int, error) { return c.boundary.read(c, b) }
+
+// Write writes to the connection, like [net.Conn]. Once the connection was detached, it does nothing and reports success: what a
+// server still says then is a goodbye, and the connection is not ending.
+func (c *Conn) Write(b []byte) (int, error) {
+	if c.boundary.detached.Load() {
+		return len(b), nil
+	}
+	return c.inner.Write(b)
+}
+
+// Close closes the connection. With the first call it no longer counts in its Listener's Conns. A detached connection stays open
+// for whoever has it now.
+func (c *Conn) Close() error {
+	if c.adopted && !c.boundary.detached.Load() {
+		// The kernel tells the peer of a close(2) when the last descriptor is closed, and a process that hangs may have one.
+		_ = c.inner.CloseWrite()
+	}
+	err := c.inner.Close()
+	// In this order: so whoever waits for the last connection to leave the roster finds its descriptor closed.
+	c.roster.leave(c)
+	return err
+}
+
+// CloseRead shuts down the reading side of the connection, but not of a detached one. Most callers should use Close.
+func (c *Conn) CloseRead() error {
+	if c.boundary.detached.Load() {
+		return nil
+	}
+	return c.inner.CloseRead()
+}
+
+// CloseWrite shuts down the writing side of the connection, but not of a detached one: the peer reads EOF, and can still answer.
+func (c *Conn) CloseWrite() error {
+	if c.boundary.detached.Load() {
+		return nil
+	}
+	return c.inner.CloseWrite()
+}
+
+// LocalAddr returns the address of this end.
+func (c *Conn) LocalAddr() net.Addr { return c.inner.LocalAddr() }
+
+// RemoteAddr returns the address of the other end.
+func (c *Conn) RemoteAddr() net.Addr { return c.inner.RemoteAddr() }
+
+// SetDeadline sets the deadlines for reading and writing, like [net.Conn].
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline sets the deadline for reading, like [net.Conn].
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.boundary.setReadDeadline(c.inner, t) }
+
+// SetWriteDeadline sets the deadline for writing, like [net.Conn].
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.inner.SetWriteDeadline(t) }
+
+// SyscallConn gives access to the descriptor, for socket options. Do not make it blocking.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }
+
+// NetConn returns the *net.TCPConn or *net.UnixConn inside, for methods that Conn does not have. Close the Conn, not what
+// NetConn returned: it would count as open for ever.
+func (c *Conn) NetConn() net.Conn { return c.inner }
+
+// ReadFrom copies from r to the connection until EOF: [io.ReaderFrom]. To TCP it is sendfile(2) or splice(2) where
+// [net.TCPConn.ReadFrom] uses them.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	// Package net splices only from its own types, so the wrapper of a Conn on the other side has to go, also from
+	// inside the LimitedReader that io.CopyN makes.
+	switch from := r.(type) {
+	case *Conn:
+		r = from.inner
+	case *io.LimitedReader:
+		if limited, ok := from.R.(*Conn); ok {
+			bare := &io.LimitedReader{R: limited.inner, N: from.N}
+			defer func() { from.N = bare.N }()
+			r = bare
+		}
+	}
+	if to, ok := c.inner.(io.ReaderFrom); ok {
+		return to.ReadFrom(r)
+	}
+	return io.Copy(c.inner, r) // *net.UnixConn: its ReadFrom is that of a PacketConn
+}
+
+// WriteTo copies from the connection to w until EOF: [io.WriterTo]. From TCP it is splice(2) where
+// [net.TCPConn.WriteTo] or w's ReadFrom uses it.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	c.ClearBoundary() // what is copied in the kernel does not pass through Read
+	if to, ok := w.(*Conn); ok {
+		w = to.inner
+	}
+	if from, ok := c.inner.(io.WriterTo); ok {
+		return from.WriteTo(w)
+	}
+	return io.Copy(w, c.inner) // *net.UnixConn: its WriteTo is that of a PacketConn
+}
