@@ -1,0 +1,140 @@
+package restart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/segue-go/segue/handoff"
+	"github.com/segue-go/segue/listener"
+)
+
+// maxPendingOffers bounds what a predecessor may offer without granting it.
+const maxPendingOffers = 2 * moveWindow
+
+// adopter is the successor's side of a mover: it holds the connections that it has acknowledged and that were not granted yet. One
+// goroutine uses it.
+type adopter struct {
+	listeners map[string]*listener.Listener // those whose connections can be adopted
+	pending   map[uint64][]adoptee
+}
+
+type adoptee struct {
+	to *listener.Listener
+	*listener.Detached
+}
+
+var errNoAdopter = errors.New("no such service here")
+
+// consider takes an offer of connections, and makes the answer. Nobody reads or writes them before grant.
+func (a *adopter) consider(offer *handoff.Offer) (*handoff.Ack, error) {
+	defer offer.Close()
+	if len(a.pending) >= maxPendingOffers {
+		return nil, fmt.Errorf("%w: %d offers are not granted yet", handoff.ErrUnexpectedMessage, len(a.pending))
+	}
+	if _, again := a.pending[offer.ID]; again {
+		return nil, fmt.Errorf("%w: offer %d again", handoff.ErrUnexpectedMessage, offer.ID)
+	}
+	ack := &handoff.Ack{Offer: offer.ID}
+	var accepted []adoptee
+	for i := range offer.Entries {
+		result := handoff.Result{ID: offer.Entries[i].ID, Accepted: true}
+		connection, err := a.accept(&offer.Entries[i])
+		if err != nil {
+			result.Accepted, result.Reason, result.Detail = false, acceptReason(err), err.Error()
+		} else {
+			accepted = append(accepted, connection)
+		}
+		ack.Results = append(ack.Results, result)
+	}
+	if a.pending == nil {
+		a.pending = make(map[uint64][]adoptee)
+	}
+	a.pending[offer.ID] = accepted
+	return ack, nil
+}
+
+func (a *adopter) accept(entry *handoff.Entry) (adoptee, error) {
+	if entry.Kind != kindConnection || entry.File == nil {
+		return adoptee{}, fmt.Errorf("%w: %.32q", errKind, entry.Kind)
+	}
+	to, known := a.listeners[entry.Name]
+	if !known {
+		return adoptee{}, fmt.Errorf("%w: %w: %.64q", errKind, errNoAdopter, entry.Name)
+	}
+	connection, err := connectionFrom(entry)
+	return adoptee{to, connection}, err
+}
+
+// grant makes connections of offers this generation's own, and has them served.
+func (a *adopter) grant(offers []uint64) error {
+	var errs []error
+	for _, id := range offers {
+		connections, known := a.pending[id]
+		if !known {
+			errs = append(errs, fmt.Errorf("%w: GRANT of offer %d", handoff.ErrUnexpectedMessage, id))
+		}
+		delete(a.pending, id)
+		for _, c := range connections {
+			if err := c.to.Adopt(c.Detached); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// grantAll is grant for what a dead predecessor has left: it is this generation's, or nobody's.
+func (a *adopter) grantAll() error {
+	var errs []error
+	for id := range a.pending {
+		errs = append(errs, a.grant([]uint64{id}))
+	}
+	return errors.Join(errs...)
+}
+
+// drop lets go of what was not granted: it is the predecessor's.
+func (a *adopter) drop() {
+	for id, connections := range a.pending {
+		for _, c := range connections {
+			_ = c.Close() // this process's copy
+		}
+		delete(a.pending, id)
+	}
+}
+
+// handleServing acts on what a predecessor says that drains.
+func (p *probation) handleServing(ctx context.Context, message handoff.Message) error {
+	switch message := message.(type) {
+	case *handoff.Offer:
+		ack, err := p.adopter.consider(message)
+		if err != nil {
+			return err
+		}
+		return p.send(ctx, ack)
+	case *handoff.Grant:
+		err := p.adopter.grant(message.Offers)
+		if errors.Is(err, handoff.ErrUnexpectedMessage) {
+			return err
+		}
+		if err != nil {
+			p.log.Warn("cannot adopt connections", "error", err)
+		}
+		return nil
+	case *handoff.Rollback:
+		p.adopter.drop()
+		return nil
+	case *handoff.Bye:
+		p.adopter.drop()
+		p.predecessorWent()
+		if message.Upgrade {
+			p.wantUpgrade()
+		}
+		if message.Stop {
+			p.wantStop()
+		}
+		return nil
+	default:
+		return handoff.Unexpected("PING, OFFER, GRANT or BYE", message)
+	}
+}

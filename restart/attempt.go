@@ -1,0 +1,228 @@
+package restart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/segue-go/segue/handoff"
+)
+
+// confirmTimeout is how long a successor may take from COMMITTED until it has shown that it knows.
+const confirmTimeout = 5 * time.Second
+
+// attempt is one upgrade, seen from the predecessor: it hands over to a candidate, and if anything fails before the commit
+// makes things as they were. It is used by one goroutine.
+type attempt struct {
+	*Generation
+	session   *handoff.Session
+	incoming  <-chan received // from READY on
+	candidate candidate
+	hello     time.Duration // how long the candidate may take to show the token
+	wants     time.Duration // how long it wants to be on probation
+	moves     bool          // it takes connections
+	granted   bool          // the candidate may accept, and this generation's listeners are paused
+}
+
+// run returns nil when the candidate has taken over for good. Otherwise there is no candidate any more. The candidate must
+// show the token that is expected, out of tokens.
+func (a *attempt) run(ctx context.Context, tokens *handoff.TokenStore, expected handoff.Token) error {
+	started := time.Now()
+	alive, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	go func() {
+		select {
+		case <-a.candidate.ended():
+			if err := a.candidate.end(); err != nil {
+				abort(err)
+			}
+		case <-alive.Done():
+		}
+	}()
+	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
+	err := a.handOver(alive, tokens, expected)
+	if err == nil {
+		a.incoming = receiveAll(reading, a.session)
+		err = a.probation(alive)
+	}
+	if err == nil {
+		// The decision is made and told, and the end of ctx does not change it. But if the successor dies before it has
+		// heard of it, there is nobody but this process to go on.
+		confirming, cancel := context.WithTimeoutCause(context.Background(), confirmTimeout,
+			fmt.Errorf("%w: commit not confirmed after %v", ErrUpgradeTimeout, confirmTimeout))
+		defer cancel()
+		err = a.candidate.confirm(confirming, a.session, a.incoming)
+	}
+	if err != nil {
+		stop()
+		return a.rollBack(err)
+	}
+	a.log.Info("handed over", "generation", a.number, "successor", a.candidate.pid(), "took", time.Since(started))
+	a.candidate.release()
+	a.successor = &successor{session: a.session, stopReading: stop}
+	if a.moves {
+		a.successor.mover = newMover(a.session, a.incoming, a.log)
+	}
+	return nil
+}
+
+// handOver goes through the protocol from HELLO to READY. It ends with ctx, which ends when the successor dies.
+func (a *attempt) handOver(ctx context.Context, tokens *handoff.TokenStore, expected handoff.Token) error {
+	timeout := a.options.UpgradeTimeout
+	starting, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: not ready after %v", ErrUpgradeTimeout, timeout))
+	defer cancel()
+	greeting, cancel := context.WithTimeoutCause(starting, a.hello, fmt.Errorf("%w: no HELLO after %v", ErrUpgradeTimeout, a.hello))
+	defer cancel()
+	hello, err := a.session.Admit(greeting, tokens, expected, a.number+1)
+	if err != nil {
+		return err
+	}
+	if err := a.candidate.greeted(hello); err != nil {
+		return err
+	}
+	a.moves = slices.Contains(hello.Capabilities, handoff.CapabilityConnections)
+	if err := a.offer(starting, hello.Capabilities); err != nil {
+		return err
+	}
+	message, err := a.session.Receive(starting)
+	if err != nil {
+		return err
+	}
+	ready, ok := message.(*handoff.Ready)
+	if !ok {
+		return refusal("READY", message)
+	}
+	a.wants = min(time.Duration(ready.Probation)*time.Millisecond, MaxProbation)
+	return nil
+}
+
+// offer sends what the successor inherits, and waits for its answer to each.
+func (a *attempt) offer(ctx context.Context, capabilities []string) error {
+	var entries []handoff.Entry
+	err := a.bounded(ctx, func(context.Context) (err error) {
+		entries, err = a.entries(capabilities) // which asks the service to encode its states
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer closeFiles(entries)
+	offers := handoff.Offers(entries)
+	tokens := &handoff.TokenStore{}
+	for _, offer := range offers {
+		if offer.Token, err = tokens.Issue(); err != nil {
+			return err
+		}
+		if err := a.session.Send(ctx, offer); err != nil {
+			return err
+		}
+		message, err := a.session.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		ack, ok := message.(*handoff.Ack)
+		if !ok {
+			return refusal("ACK", message)
+		}
+		if err := ack.Check(offer); err != nil {
+			return err
+		}
+		for i, result := range ack.Results {
+			if !result.Accepted {
+				a.log.Warn("successor refused what was offered", "kind", offer.Entries[i].Kind, "name", offer.Entries[i].Name,
+					"error", &handoff.RefusedError{Sentinel: handoff.ErrRefused, Reason: result.Reason, Detail: result.Detail})
+			}
+		}
+	}
+	return nil
+}
+
+// probation goes on from READY to COMMITTED: it pings the successor, passes the listeners on with its first answer, and
+// decides when it asks for the commit.
+func (a *attempt) probation(ctx context.Context) error {
+	timeout := a.wants + a.options.UpgradeTimeout
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: no commit after %v", ErrUpgradeTimeout, timeout))
+	defer cancel()
+	next, late := time.NewTicker(a.options.PingInterval), time.NewTimer(a.options.PingTimeout)
+	defer next.Stop()
+	defer late.Stop()
+	ping, answered := &handoff.Ping{Number: 1}, false
+	if err := a.session.Send(ctx, ping); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-next.C:
+			if !answered {
+				continue // late will tell
+			}
+			answered = false
+			ping.Number++
+			late.Reset(a.options.PingTimeout)
+			if err := a.session.Send(ctx, ping); err != nil {
+				return err
+			}
+		case <-late.C:
+			return fmt.Errorf("%w: within %v", ErrPingTimeout, a.options.PingTimeout)
+		case received := <-a.incoming:
+			if received.err != nil {
+				return received.err
+			}
+			switch message := received.message.(type) {
+			case *handoff.Pong:
+				if answered || message.Number != ping.Number {
+					return fmt.Errorf("%w: PONG %d", handoff.ErrUnexpectedMessage, message.Number)
+				}
+				answered = true
+				late.Stop()
+				if err := a.grant(ctx); err != nil {
+					return err
+				}
+			case *handoff.Commit:
+				if !a.granted {
+					return handoff.Unexpected("PONG", message)
+				}
+				return a.session.Send(ctx, &handoff.Committed{})
+			default:
+				return refusal("PONG or COMMIT", message)
+			}
+		case <-ctx.Done():
+			return a.lastWords(context.Cause(ctx))
+		}
+	}
+}
+
+// lastWords finds out whether a successor that has exited had said why before.
+func (a *attempt) lastWords(cause error) error {
+	if !errors.Is(cause, ErrSuccessorExited) {
+		return cause
+	}
+	grace := time.NewTimer(exitGrace)
+	defer grace.Stop()
+	for {
+		select {
+		case received := <-a.incoming:
+			if received.err != nil {
+				return cause
+			}
+			if rollback, ok := received.message.(*handoff.Rollback); ok {
+				return refusal("PONG or COMMIT", rollback)
+			}
+		case <-grace.C:
+			return cause
+		}
+	}
+}
+
+// grant lets the successor accept, once this generation does not any more.
+func (a *attempt) grant(ctx context.Context) error {
+	if a.granted {
+		return nil
+	}
+	a.granted = true
+	a.sockets.Pause()
+	a.log.Info("successor is ready and serves on probation", "generation", a.number, "successor", a.candidate.pid())
+	return a.session.Send(ctx, &handoff.Grant{})
+}

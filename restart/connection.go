@@ -1,0 +1,63 @@
+package restart
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/segue-go/segue/handoff"
+	"github.com/segue-go/segue/internal/wire"
+	"github.com/segue-go/segue/listener"
+)
+
+const kindConnection = "connection"
+
+// luggage is what travels with a connection's descriptor: the data of its entry, a CBOR map.
+type luggage struct {
+	Residual  []byte        `cbor:"1,keyasint,omitempty"`
+	Idle      bool          `cbor:"2,keyasint,omitempty"`
+	Left      time.Duration `cbor:"3,keyasint,omitempty"` // ns
+	TCP       bool          `cbor:"4,keyasint,omitempty"`
+	NoDelay   bool          `cbor:"5,keyasint,omitempty"`
+	KeepAlive bool          `cbor:"6,keyasint,omitempty"`
+	Start     time.Duration `cbor:"7,keyasint,omitempty"` // ns, of keepalive
+	Interval  time.Duration `cbor:"8,keyasint,omitempty"` // ns
+	Count     int           `cbor:"9,keyasint,omitempty"`
+}
+
+const (
+	// maxResidual is more than any server has read ahead at a boundary.
+	maxResidual = 4 << 10
+	// maxLeft bounds the idle time that a predecessor may ask for.
+	maxLeft = 24 * time.Hour
+)
+
+// connectionEntry makes the entry for a connection of the listener of that name.
+func connectionEntry(name string, d *listener.Detached) (handoff.Entry, error) {
+	keepAlive := d.Options.KeepAlive
+	data, err := wire.Marshal(luggage{
+		Residual: d.Residual, Idle: d.Idle, Left: d.Left,
+		TCP: d.Options.TCP, NoDelay: d.Options.NoDelay, KeepAlive: keepAlive.Enable,
+		Start: keepAlive.Idle, Interval: keepAlive.Interval, Count: keepAlive.Count,
+	})
+	if err != nil {
+		return handoff.Entry{}, fmt.Errorf("encode connection: %w", err)
+	}
+	return handoff.Entry{Kind: kindConnection, Name: name, Data: data, File: d.File}, nil
+}
+
+// connectionFrom takes the connection out of an entry.
+func connectionFrom(entry *handoff.Entry) (*listener.Detached, error) {
+	var l luggage
+	if err := wire.Unmarshal(entry.Data, &l); err != nil {
+		return nil, fmt.Errorf("connection: %w", err)
+	}
+	if len(l.Residual) > maxResidual || l.Left < 0 || l.Left > maxLeft {
+		return nil, fmt.Errorf("%w: connection with %d bytes of residual, %v left", handoff.ErrMalformed, len(l.Residual), l.Left)
+	}
+	d := &listener.Detached{File: entry.File, Residual: l.Residual, Idle: l.Idle, Left: l.Left}
+	d.Options.TCP, d.Options.NoDelay = l.TCP, l.NoDelay
+	d.Options.KeepAlive.Enable, d.Options.KeepAlive.Count = l.KeepAlive, l.Count
+	d.Options.KeepAlive.Idle, d.Options.KeepAlive.Interval = l.Start, l.Interval
+	entry.File = nil
+	return d, nil
+}

@@ -1,0 +1,45 @@
+// Package restart lets a server replace itself without its clients noticing. A process, a generation, hands its listening
+// sockets to its successor, keeps a way back until the successor has proved itself, and then hands over its live connections.
+//
+//	srv := &http.Server{Addr: ":8080", Handler: handler}
+//	err := restart.ListenAndServe(srv) // SIGHUP upgrades, SIGTERM drains
+//
+// Or, with everything:
+//
+//	gen, err := restart.New(restart.Options{PIDFile: "/run/app.pid", Healthy: checkDatabase})
+//	ln, err := gen.Listen(ctx, "web", "tcp", ":8080") // inherited by its name, or opened
+//	gen.HTTP(ln, srv)
+//	gen.Add(worker.Run, worker.Stop)
+//	err = gen.Run(ctx) // returns when this generation's work is done
+//
+// # An upgrade
+//
+// SIGHUP, or Generation.Upgrade, has tableflip start the program that os.Args[0] names now, with the same arguments,
+// environment and directory. The new process says HELLO over a socket that it inherited, with a token that it
+// inherited, and is offered what this one has. When its Run is reached it is ready; from then on, on probation, it
+// accepts, and its predecessor does not. When it asks for the commit after its Options.Probation, the predecessor
+// decides, and leaves: its HTTP/1 connections move to the successor, each as soon as it is between two requests, what cannot
+// move is drained, and Run returns. Package handoff describes each message.
+//
+// With Options.Socket a process that something else started can take over the same way, in place of being the first.
+//
+// # What can go wrong
+//
+// Until the commit, any failure of the successor has the predecessor kill it, wait until it is dead, and accept again;
+// Upgrade returns a typed error. The death of the predecessor, at any moment after the successor was offered the
+// sockets, makes the successor serve. At no moment do both believe that the other one serves: the commit is decided by
+// the predecessor alone, and a predecessor that is alive never closes the session without ROLLBACK or BYE.
+//
+// # Who should not use it
+//
+// A program whose connections are all short and that may refuse some for a second: http.Server.Shutdown is simpler. And
+// a program that cannot run twice at the same time for a moment: during probation both generations' actors run.
+//
+// # How the files are cut
+//
+// generation.go and run.go are the life of a generation. upgrade.go is the one goroutine that upgrades, attempt.go and
+// rollback.go are one upgrade seen from the predecessor; candidate.go is the process it is about, of which there are two
+// kinds (offspring.go, visitor.go and takeover.go). predecessor.go and probation.go are the same upgrade seen from the
+// successor. move.go and adopt.go are the two sides of connections that move, connection.go is what travels with one. spawn.go, slot_unix.go and inherited_unix.go deal with tableflip, fence_linux.go with making sure that a
+// process is dead.
+package restart

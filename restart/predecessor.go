@@ -1,0 +1,190 @@
+package restart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/segue-go/segue/handoff"
+	"github.com/segue-go/segue/listener"
+)
+
+// predecessor is the successor's view of the generation that it takes over from.
+type predecessor struct {
+	session *handoff.Session
+	pid     int           // as it says: for people
+	gone    chan struct{} // closed: it has drained, or died
+}
+
+func (p *predecessor) hasGone() bool {
+	select {
+	case <-p.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// inheritFrom is inherit for a process that was spawned.
+func (g *Generation) inheritFrom(left *inheritance) error {
+	conn, err := net.FileConn(left.socket)
+	_ = left.socket.Close()
+	if err != nil {
+		return fmt.Errorf("%w: upgrade socket: %w", ErrInherited, err)
+	}
+	socket, ok := conn.(*net.UnixConn)
+	if !ok {
+		_ = conn.Close()
+		return fmt.Errorf("%w: upgrade socket is a %T, want a unix socket", ErrInherited, conn)
+	}
+	err = g.inherit(socket, left.token)
+	if isGone(err) {
+		g.predecessorDied(err)
+		return nil
+	}
+	return err
+}
+
+// predecessorDied notes that this generation goes on with what it was offered so far: sockets that it was not, it can open
+// itself, because nobody has them any more. Run finds the session at its end, too.
+func (g *Generation) predecessorDied(cause error) {
+	g.log.Warn("predecessor died before it had handed over", "error", cause)
+}
+
+// inherit takes what the predecessor at the other end of socket offers.
+func (g *Generation) inherit(socket *net.UnixConn, token handoff.Token) error {
+	// Nothing is accepted here before the predecessor has paused: a successor that turns out bad at start must not have
+	// taken a connection.
+	g.sockets.Pause()
+	g.predecessor = &predecessor{session: handoff.NewSession(socket), gone: make(chan struct{})}
+	g.number = 2 // at least
+	ctx, cancel := context.WithTimeoutCause(context.Background(), g.options.UpgradeTimeout, ErrUpgradeTimeout)
+	defer cancel()
+	if err := g.receiveInheritance(ctx, token); err != nil {
+		return fmt.Errorf("inherit: %w", err)
+	}
+	return nil
+}
+
+// disinherit makes this generation the first one again.
+func (g *Generation) disinherit() {
+	if g.predecessor != nil {
+		_ = g.predecessor.session.Close()
+	}
+	g.predecessor, g.number = nil, 1
+	g.sockets.Resume()
+}
+
+func (g *Generation) receiveInheritance(ctx context.Context, token handoff.Token) error {
+	session := g.predecessor.session
+	welcome, err := session.Connect(ctx, token)
+	if err != nil {
+		return err
+	}
+	g.number = int(min(welcome.Generation, 1<<31-1))
+	g.predecessor.pid = welcome.PID
+	for more := true; more; {
+		message, err := session.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		offer, ok := message.(*handoff.Offer)
+		if !ok {
+			return refusal("OFFER", message)
+		}
+		if err := session.Send(ctx, g.accept(offer)); err != nil {
+			return err
+		}
+		more = offer.More
+	}
+	return nil
+}
+
+// accept takes the entries of an offer over, and closes what it refuses.
+func (g *Generation) accept(offer *handoff.Offer) *handoff.Ack {
+	defer offer.Close()
+	ack := &handoff.Ack{Offer: offer.ID}
+	for i := range offer.Entries {
+		entry := &offer.Entries[i]
+		result := handoff.Result{ID: entry.ID, Accepted: true}
+		if err := g.acceptEntry(entry); err != nil {
+			result.Accepted, result.Reason, result.Detail = false, acceptReason(err), err.Error()
+			g.log.Warn("refused what the predecessor offers", "kind", entry.Kind, "name", entry.Name, "error", err)
+		}
+		ack.Results = append(ack.Results, result)
+	}
+	return ack
+}
+
+var errKind = errors.New("unknown kind of entry")
+
+func acceptReason(err error) handoff.Reason {
+	switch {
+	case errors.Is(err, errKind):
+		return handoff.ReasonKind
+	case errors.Is(err, listener.ErrIdentity):
+		return handoff.ReasonIdentity
+	default:
+		return handoff.ReasonFailed
+	}
+}
+
+func (g *Generation) acceptEntry(entry *handoff.Entry) error {
+	switch kind := listener.Kind(entry.Kind); {
+	case entry.Kind == kindState && entry.File == nil:
+		g.states.inherit(*entry)
+		return nil
+	case entry.File != nil && (kind == listener.KindListener || kind == listener.KindPacket || kind == listener.KindFile):
+		socket := listener.Socket{Name: entry.Name, Kind: kind, Network: entry.Network, Address: entry.Address, File: entry.File}
+		entry.File = nil // Inherit owns it, whatever it answers
+		return g.sockets.Inherit(socket)
+	default:
+		return fmt.Errorf("%w: %.32q", errKind, entry.Kind)
+	}
+}
+
+// entries lists what a successor with these capabilities inherits. The caller closes the files.
+func (a *attempt) entries(capabilities []string) ([]handoff.Entry, error) {
+	able := make(map[string]bool)
+	for _, name := range capabilities {
+		able[name] = true
+	}
+	needs := map[listener.Kind]string{
+		listener.KindListener: handoff.CapabilityListeners,
+		listener.KindPacket:   handoff.CapabilityPackets,
+		listener.KindFile:     handoff.CapabilityFiles,
+	}
+	sockets, err := a.sockets.Sockets()
+	if err != nil {
+		return nil, err
+	}
+	var entries []handoff.Entry
+	for _, socket := range sockets {
+		if !able[needs[socket.Kind]] {
+			a.log.Warn("successor cannot inherit", "kind", string(socket.Kind), "name", socket.Name)
+			_ = socket.File.Close()
+			continue
+		}
+		entries = append(entries, handoff.Entry{
+			Kind: string(socket.Kind), Name: socket.Name, Network: socket.Network, Address: socket.Address, File: socket.File,
+		})
+	}
+	if !able[handoff.CapabilityState] {
+		return entries, nil
+	}
+	states, err := a.states.entries()
+	if err != nil {
+		closeFiles(entries)
+		return nil, err
+	}
+	return append(entries, states...), nil
+}
+
+func closeFiles(entries []handoff.Entry) {
+	for _, entry := range entries {
+		if entry.File != nil {
+			_ = entry.File.Close()
+		}
+	}
+}

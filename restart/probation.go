@@ -1,0 +1,219 @@
+package restart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/segue-go/segue/handoff"
+)
+
+// probation is a successor's way from ready to commit, and then its watch over the predecessor that drains. One goroutine
+// owns it.
+type probation struct {
+	*Generation
+	granted bool         // this generation may accept
+	asked   bool         // for the commit
+	serving bool         // committed, or promoted by the predecessor's death
+	healthy <-chan error // the end of probing; nil before GRANT and after
+	adopter adopter
+}
+
+// errApprentice is why an uncommitted successor tells its predecessor to take over again.
+var errApprentice = errors.New("left before the commit")
+
+func (g *Generation) probationActor(ctx context.Context) (func() error, func(error)) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	p := &probation{Generation: g, adopter: adopter{listeners: g.movable}}
+	return func() error { return p.run(ctx) }, cancel
+}
+
+// run says READY and answers the predecessor until the group ends. It returns before that only with an error that this
+// generation cannot serve with.
+func (p *probation) run(ctx context.Context) error {
+	session := p.predecessor.session
+	incoming := receiveAll(ctx, session)
+	if err := p.send(ctx, &handoff.Ready{Probation: uint32(p.options.Probation.Milliseconds())}); err != nil {
+		return p.giveUp(err)
+	}
+	for {
+		select {
+		case in := <-incoming:
+			if in.err != nil {
+				if err := p.sessionEnded(in.err); err != nil {
+					return err
+				}
+			} else if ctx.Err() != nil && !p.serving {
+				continue // giving up: not even COMMITTED changes that any more
+			} else if err := p.handle(ctx, in.message); err != nil {
+				if err := p.misled(err); err != nil {
+					return err
+				}
+			}
+			if p.predecessor.hasGone() {
+				incoming = nil
+			}
+		case err := <-p.healthy:
+			p.healthy = nil
+			if err == nil {
+				p.asked = true
+				err = p.send(ctx, &handoff.Commit{})
+			}
+			if err != nil {
+				return p.giveUp(err)
+			}
+		case <-ctx.Done():
+			if !p.serving {
+				_ = p.giveUp(fmt.Errorf("%w: %w", errApprentice, context.Cause(ctx)))
+			}
+			return nil
+		}
+	}
+}
+
+// handle acts on one message. Its errors are breaches of the protocol, or the predecessor's decision to roll back.
+func (p *probation) handle(ctx context.Context, message handoff.Message) error {
+	if ping, ok := message.(*handoff.Ping); ok {
+		return p.send(ctx, &handoff.Pong{Number: ping.Number})
+	}
+	if p.serving {
+		return p.handleServing(ctx, message)
+	}
+	switch message := message.(type) {
+	case *handoff.Grant:
+		if p.granted {
+			return handoff.Unexpected("PING or COMMITTED", message)
+		}
+		p.log.Info("serving on probation", "generation", p.number, "probation", p.options.Probation)
+		p.granted = true
+		p.sockets.Resume()
+		p.healthy = p.probe(ctx)
+		return nil
+	case *handoff.Committed:
+		if !p.asked {
+			return handoff.Unexpected("PING or GRANT", message)
+		}
+		p.commit()
+		return nil
+	default:
+		return refusal("PING, GRANT or COMMITTED", message)
+	}
+}
+
+// commit makes this generation the serving one.
+func (p *probation) commit() {
+	p.serving = true
+	p.serve()
+}
+
+// predecessorWent notes that an upgrade of this generation need not wait for the predecessor's drain any more.
+func (p *probation) predecessorWent() {
+	if !p.predecessor.hasGone() {
+		close(p.predecessor.gone)
+		_ = p.predecessor.session.Close()
+	}
+}
+
+// sessionEnded is reached when nothing more can come from the predecessor. One that is alive never closes the session
+// without ROLLBACK or BYE, so it is dead, and this generation is what is left to serve.
+func (p *probation) sessionEnded(cause error) error {
+	switch {
+	case p.serving:
+		if isGone(cause) {
+			if err := p.adopter.grantAll(); err != nil {
+				p.log.Warn("cannot adopt connections", "error", err)
+			}
+		}
+		p.adopter.drop()
+		p.predecessorWent()
+		return nil
+	case isGone(cause):
+		p.log.Warn("predecessor died: serving in its place", "generation", p.number, "predecessor", p.predecessor.pid)
+		p.healthy = nil
+		p.sockets.Resume()
+		p.commit()
+		p.predecessorWent()
+		return nil
+	default:
+		return p.giveUp(cause)
+	}
+}
+
+// misled ends an uncommitted generation whose predecessor rolls back or breaks the protocol: it exits, and the predecessor
+// serves. A committed one serves on without a word from its predecessor.
+func (p *probation) misled(cause error) error {
+	if !p.serving {
+		return p.giveUp(cause)
+	}
+	p.log.Warn("predecessor broke the protocol", "error", cause)
+	p.adopter.drop()
+	p.predecessorWent()
+	return nil
+}
+
+// giveUp stops accepting and tells the predecessor to take over again.
+func (p *probation) giveUp(cause error) error {
+	p.sockets.Pause()
+	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+	defer cancel()
+	reason := handoff.ReasonFor(cause)
+	switch {
+	case errors.Is(cause, ErrUnhealthy):
+		reason = handoff.ReasonUnhealthy
+	case errors.Is(cause, errApprentice):
+		reason = handoff.ReasonStopped
+	}
+	_ = p.predecessor.session.Send(ctx, &handoff.Rollback{Reason: reason, Detail: cause.Error()}) // it sees our end, too
+	return cause
+}
+
+// send sends, and leaves it to the receiving side to find out that the predecessor is gone.
+func (p *probation) send(ctx context.Context, message handoff.Message) error {
+	if err := p.predecessor.session.Send(ctx, message); err != nil && !isGone(err) {
+		return err
+	}
+	return nil
+}
+
+// Healthy is asked at these distances.
+const (
+	probesPerProbation = 10
+	minProbeInterval   = 20 * time.Millisecond
+	maxProbeInterval   = time.Second
+)
+
+// probe asks Options.Healthy until probation has passed, at least once, and tells its verdict once.
+func (g *Generation) probe(ctx context.Context) <-chan error {
+	verdict := make(chan error, 1)
+	go func() { verdict <- g.probeUntilProbationEnds(ctx) }()
+	return verdict
+}
+
+func (g *Generation) probeUntilProbationEnds(ctx context.Context) error {
+	healthy := g.options.Healthy
+	if healthy == nil {
+		healthy = func(context.Context) error { return nil }
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, g.options.Probation+g.options.UpgradeTimeout, ErrUpgradeTimeout)
+	defer cancel()
+	passed := time.NewTimer(g.options.Probation)
+	defer passed.Stop()
+	next := time.NewTicker(min(max(g.options.Probation/probesPerProbation, minProbeInterval), maxProbeInterval))
+	defer next.Stop()
+	for last := g.options.Probation == 0; ; {
+		if err := healthy(ctx); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnhealthy, err)
+		}
+		if last {
+			return nil
+		}
+		select {
+		case <-next.C:
+		case <-passed.C:
+			last = true
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

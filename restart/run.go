@@ -1,0 +1,208 @@
+package restart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"syscall"
+
+	"github.com/oklog/run"
+)
+
+// Run runs the services and actors of this generation until its work is done: nil after it handed over to a successor,
+// or was stopped by a signal or by the end of ctx, and has drained; an error when a service or actor failed, or when a
+// predecessor took over again (handoff.ErrRolledBack). Call it once.
+func (g *Generation) Run(ctx context.Context) error {
+	if !g.running.CompareAndSwap(false, true) {
+		return ErrRunTwice
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	draining, drained := context.WithCancel(context.Background())
+	defer drained()
+	go g.hurryOnSecondStop(draining)
+
+	g.sockets.CloseUnclaimed()
+	g.states.forgetUnclaimed(g.log)
+
+	var group run.Group
+	group.Add(g.stopActor(ctx))
+	group.Add(g.upgradeActor(ctx))
+	if g.predecessor != nil {
+		group.Add(g.probationActor(ctx))
+	} else {
+		g.serve()
+	}
+	for _, actor := range g.actors {
+		group.Add(actor.execute, actor.interrupt)
+	}
+	return g.finish(group.Run())
+}
+
+// serve makes this generation the one that serves and that is to be signalled.
+func (g *Generation) serve() {
+	// First, because the predecessor may exit as soon as it knows, and a service manager would take that for the end.
+	g.announce()
+	if err := g.spawner.ready(); err != nil {
+		g.log.Warn("cannot tell predecessor that the upgrade is complete", "error", err)
+	}
+	if err := g.door.open(); err != nil {
+		g.log.Error("cannot be taken over", "error", err)
+	}
+	close(g.committed)
+	g.log.Info("serving", "generation", g.number)
+}
+
+// announce tells the outside whom to signal.
+func (g *Generation) announce() {
+	if err := g.pidFile.write(); err != nil {
+		g.log.Error("cannot write PID file", "error", err)
+	}
+	notifyServing(g.log)
+}
+
+// mover returns what hands this leaving generation's connections over, nil if nothing does.
+func (g *Generation) mover() *mover {
+	if g.successor == nil {
+		return nil
+	}
+	return g.successor.mover
+}
+
+// leave is the beginning of the end: from here this generation takes on nothing new.
+func (g *Generation) leave() {
+	close(g.leaving)
+	select {
+	case <-g.committed:
+	default:
+		if err := g.sockets.Abandon(); err != nil { // they are the predecessor's
+			g.log.Warn("cannot close sockets", "error", err)
+		}
+		return
+	}
+	if g.successor != nil {
+		g.door.close(false)
+		_ = g.sockets.Leave() // they are the successor's
+		if mover := g.mover(); mover != nil {
+			go mover.run(g.moving)
+		}
+		if g.stopping.Load() {
+			g.successor.stop() // the signal came too late to roll back
+		}
+		return
+	}
+	g.door.close(true)
+	notifyStopping(g.log)
+	if err := g.sockets.Retire(); err != nil {
+		g.log.Warn("cannot close sockets", "error", err)
+	}
+}
+
+// finish is what is left to do when all actors have returned.
+func (g *Generation) finish(reason error) error {
+	signal.Stop(g.stop)
+	defer g.spawner.stop()
+	_ = g.sockets.Close() // what leave has left open: files, and packet sockets that could still be written
+	g.stopMoving()
+	if g.successor != nil {
+		if mover := g.mover(); mover != nil {
+			<-mover.done
+			g.log.Info("connections moved", "generation", g.number, "moved", mover.moved)
+		}
+		// SIGHUP stays caught: one that comes between here and the end of the process must not kill it.
+		g.successor.bye(g.upgradeWanted())
+	} else {
+		signal.Stop(g.hangup)
+		if err := g.pidFile.remove(); err != nil {
+			g.log.Warn("cannot remove PID file", "error", err)
+		}
+	}
+	if g.predecessor != nil {
+		_ = g.predecessor.session.Close()
+	}
+	// A service whose listener was closed by leave may be the first to return, without an error.
+	if reason != nil && !errors.Is(reason, errHandedOver) && !errors.Is(reason, errStopped) {
+		return fmt.Errorf("generation %d: %w", g.number, reason)
+	}
+	g.log.Info("done", "generation", g.number, "handed over", g.successor != nil)
+	return nil
+}
+
+// wantUpgrade asks for an upgrade as SIGHUP does.
+func (g *Generation) wantUpgrade() {
+	select {
+	case g.hangup <- syscall.SIGHUP:
+	default: // one is asked for already
+	}
+}
+
+// wantStop asks for the end as a stop signal does.
+func (g *Generation) wantStop() {
+	select {
+	case g.stop <- syscall.SIGTERM:
+	default: // it is asked for already
+	}
+}
+
+// upgradeWanted reports whether somebody asked this leaving generation for an upgrade that its successor owes now.
+func (g *Generation) upgradeWanted() bool {
+	select {
+	case <-g.hangup:
+		return true
+	default:
+		return g.passedOn.Load()
+	}
+}
+
+// stopActor ends the group on the first stop signal or at the end of ctx.
+func (g *Generation) stopActor(ctx context.Context) (func() error, func(error)) {
+	ctx, cancel := context.WithCancel(ctx)
+	return func() error {
+		select {
+		case received := <-g.stop:
+			g.stopping.Store(true)
+			g.log.Info("stopping", "signal", received.String())
+			return errStopped
+		case <-ctx.Done():
+			return errStopped
+		}
+	}, func(error) { cancel() }
+}
+
+// hurryOnSecondStop ends the drain early. A first stop signal that arrives while draining for another reason does not: after a
+// handover, service managers send it to every process of the service, and after the end of Run's context it may be why
+// that ended.
+func (g *Generation) hurryOnSecondStop(ctx context.Context) {
+	select {
+	case <-g.leaving:
+	case <-ctx.Done():
+		return
+	}
+	for first := !g.stopping.Load(); ; first = false {
+		select {
+		case received := <-g.stop:
+			if !first {
+				g.log.Info("not waiting for connections any more", "signal", received.String())
+				close(g.hurry)
+				return
+			}
+			g.log.Info("draining already: another one ends that", "signal", received.String())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// drainContext ends when this generation's patience with its connections does.
+func (g *Generation) drainContext() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), g.options.Drain)
+	go func() {
+		select {
+		case <-g.hurry:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}

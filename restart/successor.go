@@ -1,0 +1,33 @@
+package restart
+
+import (
+	"context"
+	"time"
+
+	"github.com/segue-go/segue/handoff"
+)
+
+const byeTimeout = time.Second
+
+// successor is the link to the generation that took over, as long as this one drains.
+type successor struct {
+	session     *handoff.Session
+	stopReading context.CancelFunc
+	mover       *mover // nil if it takes no connections
+}
+
+// bye tells that this generation has gone, and whether it was asked for an upgrade that it could not serve any more.
+func (s *successor) bye(upgrade bool) {
+	s.say(&handoff.Bye{Upgrade: upgrade})
+	s.stopReading()
+	_ = s.session.Close()
+}
+
+// stop passes a stop signal on that came when this generation had just handed over.
+func (s *successor) stop() { s.say(&handoff.Bye{Stop: true}) }
+
+func (s *successor) say(bye *handoff.Bye) {
+	ctx, cancel := context.WithTimeout(context.Background(), byeTimeout)
+	defer cancel()
+	_ = s.session.Send(ctx, bye) // EOF tells that this generation has gone as well
+}

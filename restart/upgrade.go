@@ -1,0 +1,164 @@
+package restart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/segue-go/segue/handoff"
+)
+
+// upgradeRequest is one caller's wish for an upgrade.
+type upgradeRequest struct {
+	ctx    context.Context
+	result chan error
+}
+
+// Upgrade replaces this generation by a successor. It returns nil once the successor has committed: this generation then
+// drains, and Run returns. Otherwise this generation serves on as before, and the error says why: ErrPreflight, ErrSpawn,
+// ErrSuccessorExited, ErrUpgradeTimeout, ErrPingTimeout, ErrUnhealthy, the errors of package handoff if the successor
+// broke the protocol, or the cause of ctx, whose end aborts the upgrade; with ErrRolledBack if the successor had begun to serve.
+//
+// One upgrade runs at a time. A further call waits its turn, as does one before Run, in a generation that is not committed
+// yet, or whose predecessor still drains; if ctx ends meanwhile it fails with ErrUpgradeInProgress. If this generation hands
+// over meanwhile, it passes the request on to its successor and fails with ErrLeaving.
+func (g *Generation) Upgrade(ctx context.Context) error {
+	request := &upgradeRequest{ctx: ctx, result: make(chan error, 1)}
+	select {
+	case g.requests <- request:
+		return <-request.result
+	case <-g.leaving:
+		g.passedOn.Store(true)
+		return ErrLeaving
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUpgradeInProgress, context.Cause(ctx))
+	}
+}
+
+// upgradeActor is the one goroutine that upgrades. When it ends, this generation leaves: it alone knows whether there is
+// a successor that has the sockets.
+func (g *Generation) upgradeActor(ctx context.Context) (func() error, func(error)) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	execute := func() error {
+		defer g.leave()
+		select {
+		case <-g.committed:
+		case <-ctx.Done():
+			return nil
+		}
+		if g.door.listener != nil {
+			go g.door.receive(ctx)
+		}
+		for {
+			var err error
+			select {
+			case <-g.hangup:
+				err = g.upgradeFor(ctx, ctx)
+			case request := <-g.requests:
+				err = g.upgradeFor(ctx, request.ctx)
+				request.result <- err
+			case visitor := <-g.door.visitors:
+				err = g.handOverTo(ctx, visitor)
+			case <-ctx.Done():
+				return nil
+			}
+			if err == nil {
+				return errHandedOver
+			}
+			g.log.Error("upgrade failed", "generation", g.number, "error", err)
+		}
+	}
+	return execute, func(error) { cancel(ErrLeaving) }
+}
+
+// upgradeFor upgrades as long as both the generation and the caller want it.
+func (g *Generation) upgradeFor(group, caller context.Context) error {
+	ctx, cancel := context.WithCancelCause(group)
+	defer cancel(nil)
+	defer context.AfterFunc(caller, func() { cancel(context.Cause(caller)) })()
+	if err := errors.Join(context.Cause(group), context.Cause(caller)); err != nil {
+		return err
+	}
+	if err := g.awaitPredecessor(ctx); err != nil {
+		return err
+	}
+	if err := g.preflight(ctx); err != nil {
+		return err
+	}
+	if err := g.spawner.check(); err != nil {
+		return err
+	}
+	tokens := &handoff.TokenStore{TTL: g.options.UpgradeTimeout}
+	token, err := tokens.Issue()
+	if err != nil {
+		return err
+	}
+	session, candidate, err := g.spawnOffspring(token)
+	if err != nil {
+		return err
+	}
+	err = (&attempt{Generation: g, session: session, candidate: candidate, hello: g.options.UpgradeTimeout}).run(ctx, tokens, token)
+	if err != nil {
+		g.afterFailure()
+	}
+	return err
+}
+
+// afterFailure puts right what a failed attempt may have left.
+func (g *Generation) afterFailure() {
+	g.announce() // a successor that had committed may have said that it is the one
+	// tableflip leaves its child's ends of two pipes to the garbage collector (child.go, startChild). After a success they
+	// end with this process; after a failure they would stay for as long as the service is idle.
+	runtime.GC()
+}
+
+// awaitPredecessor waits until the process that handed over to this one has drained and gone.
+func (g *Generation) awaitPredecessor(ctx context.Context) error {
+	if g.predecessor == nil {
+		return nil
+	}
+	if !g.predecessor.hasGone() {
+		g.log.Info("upgrade waits until the predecessor has drained", "predecessor", g.predecessor.pid)
+	}
+	patience, cancel := context.WithTimeoutCause(ctx, g.options.Drain+fenceTimeout, ErrPredecessorDraining)
+	defer cancel()
+	select {
+	case <-g.predecessor.gone:
+	case <-patience.Done():
+		return fmt.Errorf("process %d: %w", g.predecessor.pid, context.Cause(patience))
+	}
+	if err := g.spawner.waitPredecessor(patience); patience.Err() != nil {
+		return fmt.Errorf("process %d: %w", g.predecessor.pid, context.Cause(patience))
+	} else if err != nil {
+		g.log.Warn("predecessor did not end as it should", "error", err)
+	}
+	return nil
+}
+
+// preflight asks Options.Preflight.
+func (g *Generation) preflight(ctx context.Context) error {
+	if g.options.Preflight == nil {
+		return nil
+	}
+	if err := g.bounded(ctx, g.options.Preflight); err != nil {
+		return fmt.Errorf("%w: %w", ErrPreflight, err)
+	}
+	return nil
+}
+
+// bounded calls a function of the user's, and does not wait for it longer than ctx and Options.UpgradeTimeout allow: neither a
+// stop signal nor the next upgrade is to depend on it.
+func (g *Generation) bounded(ctx context.Context, f func(context.Context) error) error {
+	timeout := g.options.UpgradeTimeout
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: no answer after %v", ErrUpgradeTimeout, timeout))
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
