@@ -1,0 +1,105 @@
+//go:build linux
+
+package e2e
+
+import (
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A thousand clients that say nothing for the whole time are with the last generation in the end, over the connection that each
+// of them began with.
+func TestInvariant3IdleConnectionsMoveThroughEachUpgrade(t *testing.T) {
+	const clients, upgrades = 1000, 5
+	s := startService(t, config{Probation: -1, Drain: patience, UpgradeTimeout: patience})
+	conns := make([]*keptConn, clients)
+	for i := range conns {
+		conns[i] = dialKept(t, s.address)
+		if i%2 == 0 { // the others have never said anything
+			conns[i].ask(s.pid())
+		}
+	}
+	for number := 2; number <= upgrades+1; number++ {
+		before := s.pid()
+		s.hangup(number)
+		awaitExit(t, before)
+		s.await("move", func(l line) bool { return l.PID == before && strings.Contains(l.raw, `"moved":1000`) })
+	}
+	for _, c := range conns {
+		if c.ask(s.pid()); c.closed {
+			t.Fatal("the end of the connection was announced")
+		}
+	}
+}
+
+// What the successor does not take goes back to its owner, which serves it on and announces its end: no request fails.
+func TestInvariant3ConnectionsThatAreNotTakenGoBack(t *testing.T) {
+	for _, test := range []struct{ name, impostor string }{
+		{"refused", "refuses-connections"},
+		{"never answered", "ignores-connections"},
+		{"successor hangs with descriptors that it never read", "hangs-on-connections"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := startService(t, config{Probation: -1, Drain: patience})
+			first := s.pid()
+			conns := make([]*keptConn, 300) // more than one batch
+			for i := range conns {
+				conns[i] = dialKept(t, s.address)
+				conns[i].ask(first)
+			}
+			s.installImpostor(test.impostor)
+			s.signal(first, syscall.SIGHUP)
+			s.await("handover", func(l line) bool { return l.Message == "handed over" })
+			var asking sync.WaitGroup
+			for _, c := range conns {
+				asking.Go(func() {
+					for asked := 0; !c.closed && asked < 10_000; asked++ {
+						c.ask(first)
+					}
+					if _, err := c.reader.ReadByte(); !c.closed || err != io.EOF {
+						t.Errorf("want the end announced and then EOF, have announced %v, %v", c.closed, err)
+					}
+				})
+			}
+			asking.Wait()
+			awaitExit(t, first)
+		})
+	}
+}
+
+// When the predecessor dies while it moves its connections, each of them is with the successor or gone, and none with both.
+func TestInvariant1DeathOfThePredecessorWhileConnectionsMove(t *testing.T) {
+	s := startService(t, config{Probation: -1, Drain: patience, Address: freeAddress(t)})
+	first := s.pid()
+	conns := make([]*keptConn, 600)
+	for i := range conns {
+		conns[i] = dialKept(t, s.address)
+		conns[i].ask(first)
+	}
+	s.signal(first, syscall.SIGHUP)
+	s.await("handover", func(l line) bool { return l.Message == "handed over" })
+	s.signal(first, syscall.SIGKILL) // right after the commit: in the middle of it
+	awaitExit(t, first)
+	second := s.await("second generation", func(l line) bool { return l.Message == "serving" && l.Generation == 2 }).PID
+	moved := 0
+	for _, c := range conns {
+		_ = c.conn.SetDeadline(time.Now().Add(patience))
+		if _, err := io.WriteString(c.conn, "GET / HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+			continue // gone with the first
+		}
+		if _, err := c.reader.Peek(1); err != nil {
+			continue
+		}
+		c.answer(second)
+		moved++
+	}
+	t.Logf("%d of %d had moved", moved, len(conns))
+	if generation, pid := s.serving(); generation != 2 || pid != second {
+		t.Errorf("want generation 2 of pid %d, have generation %d of pid %d", second, generation, pid)
+	}
+}
