@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -92,6 +93,9 @@ func TestDrainCutsWhatIsLeftAndCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := io.Copy(io.Discard, response.Body); err != nil { // else the client closes its connection
+		t.Fatal(err)
+	}
 	response.Body.Close()
 	expired, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -100,6 +104,9 @@ func TestDrainCutsWhatIsLeftAndCounts(t *testing.T) {
 	}
 	if have := ln.Conns(); have != 0 {
 		t.Errorf("connections: want none, have %d", have)
+	}
+	if have := s.Close(); have != nil { // again: or a failure above would leave serve waiting
+		t.Error(have)
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		t.Errorf("serve: want ErrServerClosed, have %v", err)
