@@ -20,12 +20,15 @@ const (
 	CapabilityPackets   = "packets"   // packet sockets
 	CapabilityFiles     = "files"     // plain files
 	CapabilityState     = "state"     // inline values
-	// CapabilityConnections is that of live connections, offered one by one after the commit.
+	// CapabilityConnections is that of live connections, offered after the commit.
 	CapabilityConnections = "connections"
+	// CapabilityEscrow is that of live connections that are offered on probation, can be taken back until the commit, and are no more
+	// than the successor has credit for. It needs a ledger, which is memory that two processes share.
+	CapabilityEscrow = "escrow"
 )
 
 func capabilities() []string {
-	return []string{CapabilityListeners, CapabilityPackets, CapabilityFiles, CapabilityState, CapabilityConnections}
+	return []string{CapabilityListeners, CapabilityPackets, CapabilityFiles, CapabilityState, CapabilityConnections, CapabilityEscrow}
 }
 
 // refusalTimeout is how long a refusal may take to be written to a peer that perhaps does not read.

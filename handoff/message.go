@@ -80,6 +80,8 @@ type Grant struct {
 type Ready struct {
 	// Probation is how long it wants to serve before it asks for the commit, in milliseconds.
 	Probation uint32 `cbor:"1,keyasint,omitempty"`
+	// Credit is for how many connections the successor has room. It counts with CapabilityEscrow only.
+	Credit uint32 `cbor:"2,keyasint,omitempty"`
 }
 
 // Ping asks for the Pong with the same number.
@@ -90,6 +92,8 @@ type Ping struct {
 // Pong answers a Ping.
 type Pong struct {
 	Number uint64 `cbor:"1,keyasint"`
+	// Credit is as in Ready, now, and beside what was offered until now.
+	Credit uint32 `cbor:"2,keyasint,omitempty"`
 }
 
 // Commit asks the predecessor to decide.

@@ -29,7 +29,7 @@ var (
 )
 
 // Offer announces entries, and that a message with Count descriptors follows, beside the 16 bytes of Token: one for each
-// entry that has a File, in their order. It is not followed by one when Count is 0.
+// entry that has a Descriptor, in their order. It is not followed by one when Count is 0.
 type Offer struct {
 	ID      uint64  `cbor:"1,keyasint"`
 	Token   Token   `cbor:"2,keyasint"`
@@ -49,18 +49,21 @@ type Entry struct {
 	Data    []byte `cbor:"6,keyasint,omitempty"`
 	// Described says that a descriptor comes with it.
 	Described bool `cbor:"7,keyasint,omitempty"`
-	// File is that descriptor. On the sending side it stays the caller's; on the receiving side it belongs to the offer
-	// (see Offer.Close) until the receiver sets the field to nil.
-	File *os.File `cbor:"-"`
+	// Descriptor is that descriptor. On the sending side it stays the caller's; on the receiving side it belongs to the offer
+	// (see Offer.Close) until the receiver sets the field to nil, or takes what is in it.
+	Descriptor *Descriptor `cbor:"-"`
 }
 
-// Close closes the files that are still in the offer's entries.
+// Descriptor owns an open file that the Go runtime does not poll.
+type Descriptor = scm.Descriptor
+
+// Close closes the descriptors that are still in the offer's entries.
 func (o *Offer) Close() error {
 	var errs []error
 	for i := range o.Entries {
-		if file := o.Entries[i].File; file != nil {
-			errs = append(errs, file.Close())
-			o.Entries[i].File = nil
+		if d := o.Entries[i].Descriptor; d != nil {
+			errs = append(errs, d.Close())
+			o.Entries[i].Descriptor = nil
 		}
 	}
 	return errors.Join(errs...)
@@ -101,8 +104,7 @@ func (o *Offer) check() error {
 	return nil
 }
 
-// descriptors lists the numbers behind the entries' files, which the caller keeps open. It asks SyscallConn and not Fd,
-// which makes a file blocking that Go itself had made non-blocking (os/file_unix.go).
+// descriptors lists the numbers behind the entries, which the caller keeps open.
 func (o *Offer) descriptors() ([]int, error) {
 	descriptors := make([]int, 0, o.Count)
 	for i := range o.Entries {
@@ -110,26 +112,23 @@ func (o *Offer) descriptors() ([]int, error) {
 		if !entry.Described {
 			continue
 		}
-		raw, err := entry.File.SyscallConn()
-		if err != nil {
-			return nil, fmt.Errorf("descriptor of entry %q: %w", entry.Name, err)
+		if entry.Descriptor == nil || entry.Descriptor.FD() < 0 {
+			return nil, fmt.Errorf("descriptor of entry %q: %w", entry.Name, os.ErrClosed)
 		}
-		if err := raw.Control(func(fd uintptr) { descriptors = append(descriptors, int(fd)) }); err != nil {
-			return nil, fmt.Errorf("descriptor of entry %q: %w", entry.Name, err)
-		}
+		descriptors = append(descriptors, entry.Descriptor.FD())
 	}
 	return descriptors, nil
 }
 
 // Offers packs entries into as few offers as the bounds allow, at least one, and numbers both from 1. The caller adds the
-// tokens. The files stay the caller's.
+// tokens. The descriptors stay the caller's.
 func Offers(entries []Entry) []*Offer {
 	current := &Offer{ID: 1, More: true}
 	offers := []*Offer{current}
 	data := 0
 	for i, entry := range entries {
 		entry.ID = uint64(i + 1)
-		entry.Described = entry.File != nil
+		entry.Described = entry.Descriptor != nil
 		if len(current.Entries) == MaxEntries || current.Count == MaxDescriptors || data+len(entry.Data) > MaxData {
 			current = &Offer{ID: current.ID + 1, More: true}
 			offers = append(offers, current)
@@ -149,6 +148,9 @@ func Offers(entries []Entry) []*Offer {
 type Ack struct {
 	Offer   uint64   `cbor:"1,keyasint"`
 	Results []Result `cbor:"2,keyasint,omitempty"`
+	// Credit is for how many connections the successor has room beside those of this offer and of those before it.
+	// It counts with CapabilityEscrow only.
+	Credit uint32 `cbor:"3,keyasint,omitempty"`
 }
 
 // Result is the answer to one entry.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -152,7 +151,7 @@ func (s *Session) receiveDescriptors(ctx context.Context, offer *Offer) error {
 	next := 0
 	for i := range offer.Entries {
 		if entry := &offer.Entries[i]; entry.Described {
-			entry.File = os.NewFile(uintptr(received.Take(next)), entry.Kind+" "+entry.Name)
+			entry.Descriptor = scm.NewDescriptor(received.Take(next))
 			next++
 		}
 	}

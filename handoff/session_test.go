@@ -207,8 +207,8 @@ func TestOfferCarriesDescriptors(t *testing.T) {
 	}
 	offer := Offers([]Entry{
 		{Kind: "state", Name: "first", Data: []byte("value")},
-		{Kind: "file", Name: "read", File: read},
-		{Kind: "file", Name: "write", File: write},
+		{Kind: "file", Name: "read", Descriptor: descriptor(t, read)},
+		{Kind: "file", Name: "write", Descriptor: descriptor(t, write)},
 	})[0]
 	offer.Token = parse(t, secret)
 	from, to := NewSession(predecessor), NewSession(successor)
@@ -223,25 +223,30 @@ func TestOfferCarriesDescriptors(t *testing.T) {
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
-	read.Close()
-	write.Close()
+	offer.Close()
 	have := message.(*Offer)
-	if have.Entries[0].File != nil || string(have.Entries[0].Data) != "value" {
+	if have.Entries[0].Descriptor != nil || string(have.Entries[0].Data) != "value" {
 		t.Errorf("first entry: want a value and no file, have %+v", have.Entries[0])
 	}
-	if _, err := have.Entries[2].File.Write([]byte("through")); err != nil {
+	var files [2]*os.File
+	for i := range files {
+		received := have.Entries[i+1].Descriptor
+		flags, err := fcntl(received.FD(), syscall.F_GETFD)
+		if err != nil || flags&syscall.FD_CLOEXEC == 0 {
+			t.Errorf("entry %d: want close-on-exec, have flags %#x, %v", i+1, flags, err)
+		}
+		files[i] = received.File("pipe")
+		defer files[i].Close()
+	}
+	if _, err := files[1].Write([]byte("through")); err != nil {
 		t.Fatal(err)
 	}
 	buffer := make([]byte, 7)
-	if _, err := io.ReadFull(have.Entries[1].File, buffer); err != nil || string(buffer) != "through" {
+	if _, err := io.ReadFull(files[0], buffer); err != nil || string(buffer) != "through" {
 		t.Errorf("want the pipe's two ends, have %q, %v", buffer, err)
 	}
-	for i := 1; i <= 2; i++ {
-		flags, err := fcntl(have.Entries[i].File, syscall.F_GETFD)
-		if err != nil || flags&syscall.FD_CLOEXEC == 0 {
-			t.Errorf("entry %d: want close-on-exec, have flags %#x, %v", i, flags, err)
-		}
-	}
+	files[0].Close()
+	files[1].Close()
 	have.Close()
 	from.Close()
 	to.Close()
@@ -250,21 +255,23 @@ func TestOfferCarriesDescriptors(t *testing.T) {
 	}
 }
 
-func fcntl(file *os.File, command int) (flags int, err error) {
-	raw, err := file.SyscallConn()
+// descriptor makes one of a file, which it closes.
+func descriptor(t *testing.T, file *os.File) *Descriptor {
+	t.Helper()
+	defer file.Close()
+	d, err := scm.Duplicate(file)
 	if err != nil {
-		return 0, err
+		t.Fatal(err)
 	}
-	var errno syscall.Errno
-	err = raw.Control(func(fd uintptr) {
-		var result uintptr
-		result, _, errno = syscall.Syscall(syscall.SYS_FCNTL, fd, uintptr(command), 0)
-		flags = int(result)
-	})
+	return d
+}
+
+func fcntl(fd, command int) (flags int, err error) {
+	result, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), uintptr(command), 0)
 	if errno != 0 {
 		err = errno
 	}
-	return flags, err
+	return int(result), err
 }
 
 func TestInvariant6And7HostilePeers(t *testing.T) {

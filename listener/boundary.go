@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/segue-go/segue/internal/ledger"
 )
 
 // boundary knows whether a connection is between two requests, and so can be taken out of its server without the client
@@ -20,20 +22,21 @@ type boundary struct {
 	detached atomic.Bool
 
 	mu        sync.Mutex
-	at        bool            // at its boundary
-	idle      bool            // that was marked by MarkIdle
-	deadlines uint8           // how often the server may set the read deadline until an idle boundary is over
-	sink      func(*Detached) // who gets it as soon as it is at a boundary; nil if it stays
-	blocked   bool            // a Read that began at the boundary is in the kernel
-	woken     bool            // the inner deadline is in the past, so that this Read comes back
-	waiting   bool            // adopted while idle, and no byte has come since: waitUntil is in force, not deadline
-	ntail     uint8           // of tail
-	tail      [3]byte         // the last bytes delivered, of which the server may have kept some for the next request
-	deadline  time.Time       // for reading, as the server wants it
-	waitUntil time.Time       // the predecessor's deadline for an idle connection
-	adopted   time.Time       // when
-	residual  []byte          // to be read before what comes from the kernel
-	newlines  uint8           // how many CR and LF may be skipped before the first request
+	at        bool         // at its boundary
+	idle      bool         // that was marked by MarkIdle
+	deadlines uint8        // how often the server may set the read deadline until an idle boundary is over
+	sink      Sink         // who gets it as soon as it is at a boundary; nil if it stays
+	asked     Sink         // who made this Read come back, by an inner deadline in the past, and is owed an answer; nil if nobody
+	blocked   bool         // a Read that began at the boundary is in the kernel
+	slot      *ledger.Slot // where to note what becomes of it, as long as a predecessor may take it back
+	waiting   bool         // adopted while idle, and no byte has come since: waitUntil is in force, not deadline
+	ntail     uint8        // of tail
+	tail      [3]byte      // the last bytes delivered, of which the server may have kept some for the next request
+	deadline  time.Time    // for reading, as the server wants it
+	waitUntil time.Time    // the predecessor's deadline for an idle connection
+	adopted   time.Time    // when
+	residual  []byte       // to be read before what comes from the kernel
+	newlines  uint8        // how many CR and LF may be skipped before the first request
 }
 
 // serverBuffer is the size in bytes of the buffer that net/http reads requests into (bufio's default).
@@ -67,53 +70,78 @@ func (c *Conn) ClearBoundary() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.at = false
+	if b.slot != nil {
+		b.slot.Use()
+	}
 }
+
+// outcome is what is to be done after a step of a Read.
+type outcome uint8
+
+const (
+	finished outcome = iota // it has its result
+	again                   // it has to be done again
+	gone                    // there is nothing to be read here any more
+)
 
 // read is Conn.Read.
 func (b *boundary) read(c *Conn, p []byte) (int, error) {
 	for {
-		if deliver, ok := b.enter(c, len(p)); !ok {
-			if deliver != nil {
-				deliver()
-			}
+		slot, tell, next := b.enter(c, len(p))
+		if tell != nil {
+			tell()
+		}
+		if next == gone {
 			return 0, io.EOF
 		}
-		n, err := b.readInner(c.inner, p)
+		n, err := b.readInner(c.inner, slot, p)
 		if n > 0 && b.newlines > 0 {
 			if n = b.skipNewlines(p[:n]); n == 0 {
 				continue
 			}
 		}
-		deliver, again := b.leave(c, p, n, err)
-		if deliver != nil {
-			deliver()
-			return 0, io.EOF
+		if tell, next = b.leave(c, p, n, err); tell != nil {
+			tell()
 		}
-		if !again {
+		switch next {
+		case finished:
 			return n, err
+		case gone:
+			return 0, io.EOF
 		}
 	}
 }
 
 // readInner reads, with what another process had read before in front of it. It waits for the kernel first: as long as no more
 // comes than was there before, the connection is at its boundary as it was there.
-func (b *boundary) readInner(inner stream, p []byte) (int, error) {
+func (b *boundary) readInner(inner stream, slot *ledger.Slot, p []byte) (int, error) {
 	kept := len(b.residual) // only the reader changes it, once the connection is in use
 	if kept == 0 {
-		return inner.Read(p)
+		return readKernel(inner, slot, p)
 	}
 	if len(p) <= kept {
+		if slot != nil {
+			slot.Use()
+		}
 		n := copy(p, b.residual)
 		b.residual = b.residual[n:]
 		return n, nil
 	}
-	n, err := inner.Read(p[kept:])
+	n, err := readKernel(inner, slot, p[kept:])
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		return 0, err
 	}
 	copy(p, b.residual)
 	b.residual = nil
 	return kept + n, nil // an error comes again
+}
+
+// readKernel takes bytes from the kernel, and notes it before it does.
+func readKernel(inner stream, slot *ledger.Slot, p []byte) (int, error) {
+	if slot == nil || slot.InUse() {
+		return inner.Read(p)
+	}
+	return readNoted(inner, slot, p)
 }
 
 // skipNewlines drops what RFC 9112, section 2.2, wants dropped before a request: the line end that some clients send after a
@@ -133,43 +161,63 @@ func (b *boundary) skipNewlines(p []byte) int {
 
 const maxNewlines = 4
 
-// enter is called before a Read. It reports false if there is nothing to be read here any more.
-func (b *boundary) enter(c *Conn, size int) (deliver func(), ok bool) {
+// enter is called before a Read of size bytes. It returns where the reader is to note what it does, and what is to be called
+// without a lock.
+func (b *boundary) enter(c *Conn, size int) (slot *ledger.Slot, tell func(), next outcome) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.detached.Load() {
-		return nil, false
+		return nil, nil, gone
 	}
 	if b.at && b.sink != nil {
-		if deliver := b.detach(c, size); deliver != nil {
-			return deliver, false
+		if d := b.detach(c, size); d != nil {
+			sink := b.sink
+			return nil, func() { sink(d, false) }, gone
 		}
 	}
 	b.blocked = b.at
-	return nil, true
+	if b.slot != nil && b.at && b.idle && len(b.residual) == 0 {
+		if ahead, known := b.readAhead(size); known {
+			b.slot.Clean(ahead)
+		}
+	}
+	return b.slot, nil, finished
 }
 
-// leave is called after a Read. It reports whether it has to be done again.
-func (b *boundary) leave(c *Conn, p []byte, n int, err error) (deliver func(), again bool) {
+// readAhead returns the bytes of the next request that the server holds already, at a boundary that MarkIdle marked. It is not
+// known if size is not that of the buffer that MarkIdle knows.
+func (b *boundary) readAhead(size int) (ahead []byte, known bool) {
+	n := serverBuffer - size
+	if n < 0 || n > int(b.ntail) {
+		return nil, false
+	}
+	return b.tail[int(b.ntail)-n : b.ntail], true
+}
+
+// leave is called after a Read.
+func (b *boundary) leave(c *Conn, p []byte, n int, err error) (tell func(), next outcome) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	blocked, woken := b.blocked, b.woken
-	b.blocked, b.woken = false, false
-	if n > 0 {
-		b.begin(c.inner, p[:n], woken)
-		return nil, false
+	blocked, asked := b.blocked, b.asked
+	b.blocked, b.asked = false, nil
+	if asked != nil {
+		tell = func() { asked(nil, true) }
 	}
-	if !woken || !blocked || !errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, false
+	if n > 0 {
+		b.begin(c.inner, p[:n], asked != nil)
+		return tell, finished
+	}
+	if asked == nil || !blocked || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return tell, finished
 	}
 	if b.sink != nil {
-		if deliver := b.detach(c, len(p)); deliver != nil {
-			return deliver, false
+		if d := b.detach(c, len(p)); d != nil {
+			return func() { asked(d, true) }, gone
 		}
 	}
 	// It cannot be, or need not be any more: the deadline is the server's again.
 	b.restoreDeadline(c.inner)
-	return nil, true
+	return tell, again
 }
 
 // begin notes that bytes of the next request were delivered.
@@ -212,13 +260,13 @@ func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 			b.deadlines--
 		}
 	}
-	if b.woken || b.waiting {
+	if b.asked != nil || b.waiting {
 		return nil
 	}
 	return inner.SetReadDeadline(t)
 }
 
-// restoreDeadline ends what wantDetached began.
+// restoreDeadline ends what ask began.
 func (b *boundary) restoreDeadline(inner stream) {
 	if b.waiting {
 		_ = inner.SetReadDeadline(b.waitUntil)
@@ -227,13 +275,39 @@ func (b *boundary) restoreDeadline(inner stream) {
 	}
 }
 
-// give asks for the connection, or, with a nil sink, takes that back.
-func (b *boundary) give(inner stream, sink func(*Detached)) {
+// ask lets sink have the connection as soon as it is at a boundary. It reports whether it is at one now, as far as can be told:
+// sink is then called soon, with nil if that was wrong or no descriptor was free.
+func (b *boundary) ask(inner stream, sink Sink) (waits bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sink = sink
-	if sink != nil && b.blocked && !b.woken {
-		b.woken = true
-		_ = inner.SetReadDeadline(past) // net.Conn is safe for that during a Read
+	if !b.blocked || b.asked != nil {
+		return false
+	}
+	b.asked = sink
+	_ = inner.SetReadDeadline(past) // net.Conn is safe for that during a Read
+	return true
+}
+
+// retain ends what ask began. Who was promised an answer gets it.
+func (b *boundary) retain() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sink = nil
+}
+
+// settle notes that nobody can take the connection back any more. A Read under way may still write into its slot.
+func (b *boundary) settle() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.slot = nil
+}
+
+// use notes that the connection is in the middle of something.
+func (b *boundary) use() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.slot != nil {
+		b.slot.Use()
 	}
 }

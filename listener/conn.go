@@ -33,6 +33,7 @@ type Conn struct {
 	next, prev *Conn // on the roster
 	listed     bool  // all three guarded by roster.mu
 	adopted    bool  // another process has, or had, a descriptor of it
+	refused    bool  // another process did not want it
 
 	boundary boundary
 }
@@ -53,6 +54,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 // for whoever has it now.
 func (c *Conn) Close() error {
 	if c.adopted && !c.boundary.detached.Load() {
+		c.boundary.use() // nobody is to take it back
 		// The kernel tells the peer of a close(2) when the last descriptor is closed, and a process that hangs may have one.
 		_ = c.inner.CloseWrite()
 	}
@@ -61,6 +63,9 @@ func (c *Conn) Close() error {
 	c.roster.leave(c)
 	return err
 }
+
+// Refused reports whether the connection came back from a process that did not want it ([Detached.Refused]): it ends with this process.
+func (c *Conn) Refused() bool { return c.refused }
 
 // CloseRead shuts down the reading side of the connection, but not of a detached one. Most callers should use Close.
 func (c *Conn) CloseRead() error {

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
+
+	"github.com/segue-go/segue/internal/ledger"
+	"github.com/segue-go/segue/internal/scm"
 )
 
 // ErrAdopt says that what was given to Adopt is no connection that this listener could have accepted.
@@ -13,69 +15,99 @@ var ErrAdopt = errors.New("cannot adopt connection")
 
 // Detached is a connection that was taken out of its server at a boundary, on its way to another one. Nobody reads or writes it.
 type Detached struct {
-	// File is the connection's descriptor, close-on-exec and non-blocking. Whoever holds the Detached owns it, and reads and writes
-	// nothing.
-	File *os.File
+	// Descriptor is the connection, close-on-exec and non-blocking. Whoever holds the Detached owns it, and reads and writes nothing.
+	Descriptor *Descriptor
 	// Residual is what was read from the kernel and not consumed, three bytes at most. The next server reads it first.
 	Residual []byte
 	// Idle says that it was between two requests, and not before its first.
 	Idle bool
-	// Left is how long the server would have waited for the next request, if Idle. 0 means for ever.
+	// Left is how long the server would have waited for the next request, if Idle, from At on. 0 means for ever.
 	Left time.Duration
+	// At is when it was detached, or arrived here.
+	At time.Time
 	// Options of the socket that package net sets anew when it makes a connection of a descriptor.
 	Options ConnOptions
+	// Slot is where the next server's process notes what it does with the connection, as long as it may be taken back; nil if it
+	// cannot. For package restart.
+	Slot *ledger.Slot
+	// Refused says that the connection came back from a process that did not want it. It is not detached again.
+	Refused bool
 }
 
+// Descriptor owns an open file that the Go runtime does not poll.
+type Descriptor = scm.Descriptor
+
 // Close closes the connection.
-func (d *Detached) Close() error { return d.File.Close() }
+func (d *Detached) Close() error { return d.Descriptor.Close() }
+
+// Remaining is what is left of Left, if that is not for ever.
+func (d *Detached) Remaining() time.Duration {
+	if d.Left == 0 {
+		return 0
+	}
+	return max(d.Left-time.Since(d.At), expired)
+}
 
 // expired is what is left of a deadline that has passed.
 const expired = time.Nanosecond
 
-// detach takes the connection out of its server, which is about to read into size bytes, and returns what gives it to who wants
-// it, to be called without a lock. It returns nil if it cannot be detached. The caller holds mu.
-func (b *boundary) detach(c *Conn, size int) (deliver func()) {
-	early := 0
+// detach takes the connection out of its server, which is about to read into size bytes. It returns nil if it cannot be detached. The
+// caller holds mu, and gives it to who wants it without a lock.
+func (b *boundary) detach(c *Conn, size int) *Detached {
+	d := &Detached{Idle: b.idle, At: time.Now()}
 	if b.idle {
-		if early = serverBuffer - size; early < 0 || early > int(b.ntail) {
-			return nil // not the buffer that MarkIdle knows
+		ahead, known := b.readAhead(size)
+		if !known {
+			return nil
 		}
+		d.Residual = append(d.Residual, ahead...)
 	}
-	d := &Detached{Idle: b.idle}
-	d.Residual = append(d.Residual, b.tail[int(b.ntail)-early:b.ntail]...)
 	d.Residual = append(d.Residual, b.residual...)
 	until := b.deadline
 	if b.waiting {
 		d.Idle, until = true, b.waitUntil
 	}
 	if d.Idle && !until.IsZero() {
-		d.Left = max(time.Until(until), expired)
+		d.Left = max(until.Sub(d.At), expired)
 	}
 	d.Options = connOptions(c.inner)
 	var err error
-	if d.File, err = dup(c.inner, "detached connection"); err != nil {
+	if d.Descriptor, err = scm.Duplicate(c.inner); err != nil {
 		return nil // no descriptor is free: it stays
 	}
 	b.at = false
 	b.detached.Store(true)
-	sink := b.sink
-	return func() { sink(d) }
+	return d
 }
 
-// Detach gives every connection that is, or comes, to a boundary to sink, until Retain. It wakes those that wait for a
-// request. Sink is called on the goroutine that serves the connection, which then ends; it owns the Detached and must not block.
+// Sink takes a connection that was detached, and owns it. It is called on the goroutine that served the connection, which then ends,
+// and must not block. Asked says that this is the answer to a question of Detach; d is nil if the answer is no.
+type Sink func(d *Detached, asked bool)
+
+// Detach asks n connections that wait at a boundary for themselves, and returns how many it found. For each of these sink is
+// called soon: with the connection, or with nil if a request began in that instant or no descriptor was free. Those that it finds in the
+// middle of a request are given to sink, not asked, as soon as they are through with it; so are those that the Listener accepts
+// or adopts from here, until Retain.
+//
+// A further call goes on with those that no call has come to. One that has come to the end, and found fewer than n, is followed
+// by one that begins anew.
 //
 // Only connections take part whose server says where their boundaries are (MarkFresh, MarkIdle). Others stay.
-func (l *Listener) Detach(sink func(*Detached)) { l.conns.give(sink) }
+func (l *Listener) Detach(n int, sink Sink) (asked int) { return l.conns.ask(n, sink) }
 
 // Retain ends what Detach began: connections stay. Sink may still be called for those that are being detached in this instant.
-func (l *Listener) Retain() { l.conns.give(nil) }
+func (l *Listener) Retain() { l.conns.retain() }
 
-// Adopt makes d a connection of this listener, for the server that accepts from Adopted. It owns d.File in every case. It fails
+// Settle is for a process that was given connections that could be taken back, and cannot any more.
+func (l *Listener) Settle() { l.conns.settle() }
+
+// Adopt makes d a connection of this listener, for the server that accepts from Adopted. It owns d in every case. It fails
 // with ErrAdopt if the descriptor is not a connection of the listener's kind, and with net.ErrClosed after Adopted was closed.
 func (l *Listener) Adopt(d *Detached) error {
-	inner, err := net.FileConn(d.File) // duplicates
-	_ = d.Close()
+	left := d.Remaining()
+	file := d.Descriptor.File("connection")
+	inner, err := net.FileConn(file) // duplicates
+	_ = file.Close()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrAdopt, err)
 	}
@@ -85,13 +117,13 @@ func (l *Listener) Adopt(d *Detached) error {
 		return fmt.Errorf("%w: a %T of %s for %s", ErrAdopt, inner, inner.LocalAddr().Network(), l.Addr().Network())
 	}
 	d.Options.apply(conn)
-	c := &Conn{inner: conn, adopted: true}
+	c := &Conn{inner: conn, adopted: true, refused: d.Refused}
 	b := &c.boundary
-	b.residual, b.adopted = d.Residual, time.Now()
+	b.residual, b.adopted, b.slot = d.Residual, time.Now(), d.Slot
 	if d.Idle {
 		b.waiting, b.newlines = true, maxNewlines
-		if d.Left > 0 {
-			b.waitUntil = b.adopted.Add(d.Left)
+		if left > 0 {
+			b.waitUntil = b.adopted.Add(left)
 			_ = conn.SetReadDeadline(b.waitUntil)
 		}
 	}

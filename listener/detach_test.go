@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/segue-go/segue/internal/load"
+	"github.com/segue-go/segue/internal/scm"
 )
 
 // server is a net/http server on a listener, as package restart runs one.
@@ -72,7 +73,10 @@ func (s *server) moveTo(t *testing.T, next *server) {
 	t.Helper()
 	s.ln.Pause()
 	next.ln.Resume()
-	s.ln.Detach(func(d *Detached) {
+	s.ln.Detach(math.MaxInt, func(d *Detached, _ bool) {
+		if d == nil {
+			return // it comes at its next boundary
+		}
 		if err := next.ln.Adopt(d); err != nil {
 			t.Error(err)
 		}
@@ -327,7 +331,7 @@ func TestAdoptRefusesWhatIsNoConnection(t *testing.T) {
 		unix.Close(pipe[1])
 		unix.Close(pair[1])
 		for name, fd := range map[string]int{"pipe": pipe[0], "unix connection for a tcp listener": pair[0]} {
-			if err := first.ln.Adopt(&Detached{File: os.NewFile(uintptr(fd), name)}); !errors.Is(err, ErrAdopt) {
+			if err := first.ln.Adopt(&Detached{Descriptor: scm.NewDescriptor(fd)}); !errors.Is(err, ErrAdopt) {
 				t.Errorf("%s: want ErrAdopt, have %v", name, err)
 			}
 		}
@@ -341,7 +345,10 @@ func TestRetainedConnectionsGoOn(t *testing.T) {
 	for n := range 50 {
 		c.write(fmt.Sprintf("GET /?n=%d&d=1ms HTTP/1.1\r\nHost: test\r\n\r\n", n))
 		first.hasRead(t)
-		first.ln.Detach(func(d *Detached) { // back at once
+		first.ln.Detach(math.MaxInt, func(d *Detached, _ bool) { // back at once
+			if d == nil {
+				return
+			}
 			if err := first.ln.Adopt(d); err != nil {
 				t.Error(err)
 			}

@@ -124,7 +124,8 @@ func (l *Listener) CloseConns() int {
 	n := 0
 	for _, c := range l.conns.all() {
 		if c.adopted {
-			_ = c.inner.CloseWrite() // see Conn.Close
+			c.boundary.use() // as in Conn.Close
+			_ = c.inner.CloseWrite()
 		}
 		_ = c.inner.Close() // an error is that of another Close, which then also takes it off the roster, if we do not
 		if l.conns.leave(c) {

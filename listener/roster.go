@@ -11,9 +11,10 @@ type roster struct {
 	mu      sync.Mutex
 	first   *Conn
 	n       int
-	entered uint64          // how many ever entered
-	empty   chan struct{}   // made by who waits for n == 0, closed then
-	sink    func(*Detached) // who wants the connections; nil if they stay
+	entered uint64        // how many ever entered
+	empty   chan struct{} // made by who waits for n == 0, closed then
+	sink    Sink          // who wants the connections; nil if they stay
+	cursor  *Conn         // the next one to be asked for itself
 }
 
 // enter puts c, which is on no roster, on this one.
@@ -29,7 +30,9 @@ func (r *roster) enter(c *Conn) {
 	c.listed = true
 	r.n++
 	r.entered++
-	c.boundary.sink = r.sink // nobody else has c yet
+	if !c.refused {
+		c.boundary.sink = r.sink // nobody else has c yet
+	}
 }
 
 // leave takes c off and reports whether it was on it: the first call wins.
@@ -38,6 +41,9 @@ func (r *roster) leave(c *Conn) bool {
 	defer r.mu.Unlock()
 	if !c.listed {
 		return false
+	}
+	if r.cursor == c {
+		r.cursor = c.next
 	}
 	if c.prev != nil {
 		c.prev.next = c.next
@@ -93,12 +99,50 @@ func (r *roster) all() []*Conn {
 	return list
 }
 
-// give asks for every connection that comes to a boundary, those to come included, or, with a nil sink, takes that back.
-func (r *roster) give(sink func(*Detached)) {
+// ask is Listener.Detach.
+func (r *roster) ask(n int, sink Sink) (waiting int) {
 	r.mu.Lock()
 	r.sink = sink
+	if r.cursor == nil {
+		r.cursor = r.first
+	}
+	r.mu.Unlock()
+	for waiting < n {
+		c := r.advance()
+		if c == nil {
+			break
+		}
+		if !c.refused && c.boundary.ask(c.inner, sink) {
+			waiting++
+		}
+	}
+	return waiting
+}
+
+// advance returns the connection at the cursor and moves it on.
+func (r *roster) advance() *Conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.cursor
+	if c != nil {
+		r.cursor = c.next
+	}
+	return c
+}
+
+// retain is Listener.Retain.
+func (r *roster) retain() {
+	r.mu.Lock()
+	r.sink, r.cursor = nil, nil
 	r.mu.Unlock()
 	for _, c := range r.all() {
-		c.boundary.give(c.inner, sink)
+		c.boundary.retain()
+	}
+}
+
+// settle is Listener.Settle.
+func (r *roster) settle() {
+	for _, c := range r.all() {
+		c.boundary.settle()
 	}
 }

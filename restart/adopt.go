@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/segue-go/segue/handoff"
+	"github.com/segue-go/segue/internal/ledger"
 	"github.com/segue-go/segue/listener"
 )
 
@@ -15,12 +16,14 @@ const maxPendingOffers = 2 * moveWindow
 // adopter is the successor's side of a mover: it holds the connections that it has acknowledged and that were not granted yet. One
 // goroutine uses it.
 type adopter struct {
-	listeners map[string]*listener.Listener // those whose connections can be adopted
-	pending   map[uint64][]adoptee
+	origins map[string]*origin // those whose connections can be adopted
+	ledger  *ledger.Ledger     // nil if the predecessor has none, or has let go of everything
+	budget  budget
+	pending map[uint64][]adoptee
 }
 
 type adoptee struct {
-	to *listener.Listener
+	to *origin
 	*listener.Detached
 }
 
@@ -35,8 +38,8 @@ func (a *adopter) consider(offer *handoff.Offer) (*handoff.Ack, error) {
 	if _, again := a.pending[offer.ID]; again {
 		return nil, fmt.Errorf("%w: offer %d again", handoff.ErrUnexpectedMessage, offer.ID)
 	}
-	ack := &handoff.Ack{Offer: offer.ID}
-	var accepted []adoptee
+	ack := &handoff.Ack{Offer: offer.ID, Results: make([]handoff.Result, 0, len(offer.Entries))}
+	accepted := make([]adoptee, 0, len(offer.Entries))
 	for i := range offer.Entries {
 		result := handoff.Result{ID: offer.Entries[i].ID, Accepted: true}
 		connection, err := a.accept(&offer.Entries[i])
@@ -51,18 +54,20 @@ func (a *adopter) consider(offer *handoff.Offer) (*handoff.Ack, error) {
 		a.pending = make(map[uint64][]adoptee)
 	}
 	a.pending[offer.ID] = accepted
+	a.budget.take(len(accepted))
+	ack.Credit = a.budget.credit()
 	return ack, nil
 }
 
 func (a *adopter) accept(entry *handoff.Entry) (adoptee, error) {
-	if entry.Kind != kindConnection || entry.File == nil {
+	if entry.Kind != kindConnection || entry.Descriptor == nil {
 		return adoptee{}, fmt.Errorf("%w: %.32q", errKind, entry.Kind)
 	}
-	to, known := a.listeners[entry.Name]
+	to, known := a.origins[entry.Name]
 	if !known {
 		return adoptee{}, fmt.Errorf("%w: %w: %.64q", errKind, errNoAdopter, entry.Name)
 	}
-	connection, err := connectionFrom(entry)
+	connection, err := connectionFrom(entry, a.ledger)
 	return adoptee{to, connection}, err
 }
 
@@ -84,6 +89,23 @@ func (a *adopter) grant(offers []uint64) error {
 	return errors.Join(errs...)
 }
 
+// settle notes that the predecessor, or whoever it was, can take nothing back any more.
+func (a *adopter) settle() {
+	if a.ledger == nil {
+		return
+	}
+	// It stays mapped: what reads just now still writes into it. A process has one predecessor, so it is one at most.
+	a.ledger = nil
+	for _, connections := range a.pending {
+		for _, c := range connections {
+			c.Slot = nil
+		}
+	}
+	for _, o := range a.origins {
+		o.Settle()
+	}
+}
+
 // grantAll is grant for what a dead predecessor has left: it is this generation's, or nobody's.
 func (a *adopter) grantAll() error {
 	var errs []error
@@ -103,8 +125,8 @@ func (a *adopter) drop() {
 	}
 }
 
-// handleServing acts on what a predecessor says that drains.
-func (p *probation) handleServing(ctx context.Context, message handoff.Message) error {
+// handleConnections acts on what a predecessor says of its connections, on probation and after it.
+func (p *probation) handleConnections(ctx context.Context, message handoff.Message) error {
 	switch message := message.(type) {
 	case *handoff.Offer:
 		ack, err := p.adopter.consider(message)
@@ -121,6 +143,20 @@ func (p *probation) handleServing(ctx context.Context, message handoff.Message) 
 			p.log.Warn("cannot adopt connections", "error", err)
 		}
 		return nil
+	default:
+		return handoff.Unexpected("PING, OFFER or GRANT", message)
+	}
+}
+
+// handleServing acts on what a predecessor says that drains.
+func (p *probation) handleServing(ctx context.Context, message handoff.Message) error {
+	switch message := message.(type) {
+	case *handoff.Grant:
+		if len(message.Offers) > 0 {
+			return p.handleConnections(ctx, message)
+		}
+		p.adopter.settle()
+		return nil
 	case *handoff.Rollback:
 		p.adopter.drop()
 		return nil
@@ -135,6 +171,6 @@ func (p *probation) handleServing(ctx context.Context, message handoff.Message) 
 		}
 		return nil
 	default:
-		return handoff.Unexpected("PING, OFFER, GRANT or BYE", message)
+		return p.handleConnections(ctx, message)
 	}
 }

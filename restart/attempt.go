@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/segue-go/segue/handoff"
@@ -22,8 +21,9 @@ type attempt struct {
 	candidate candidate
 	hello     time.Duration // how long the candidate may take to show the token
 	wants     time.Duration // how long it wants to be on probation
-	moves     bool          // it takes connections
+	mover     *mover        // nil if it takes no connections
 	granted   bool          // the candidate may accept, and this generation's listeners are paused
+	doubted   bool          // it is granted and silent: this generation accepts as well
 }
 
 // run returns nil when the candidate has taken over for good. Otherwise there is no candidate any more. The candidate must
@@ -61,10 +61,7 @@ func (a *attempt) run(ctx context.Context, tokens *handoff.TokenStore, expected 
 	}
 	a.log.Info("handed over", "generation", a.number, "successor", a.candidate.pid(), "took", time.Since(started))
 	a.candidate.release()
-	a.successor = &successor{session: a.session, stopReading: stop}
-	if a.moves {
-		a.successor.mover = newMover(a.session, a.incoming, a.log)
-	}
+	a.successor = &successor{session: a.session, incoming: a.incoming, stopReading: stop, mover: a.mover}
 	return nil
 }
 
@@ -82,7 +79,7 @@ func (a *attempt) handOver(ctx context.Context, tokens *handoff.TokenStore, expe
 	if err := a.candidate.greeted(hello); err != nil {
 		return err
 	}
-	a.moves = slices.Contains(hello.Capabilities, handoff.CapabilityConnections)
+	a.mover = a.newMover(a.session, hello.Capabilities)
 	if err := a.offer(starting, hello.Capabilities); err != nil {
 		return err
 	}
@@ -95,6 +92,9 @@ func (a *attempt) handOver(ctx context.Context, tokens *handoff.TokenStore, expe
 		return refusal("READY", message)
 	}
 	a.wants = min(time.Duration(ready.Probation)*time.Millisecond, MaxProbation)
+	if a.mover != nil && a.mover.escrow != nil {
+		a.mover.credit = int(min(ready.Credit, 1<<30))
+	}
 	return nil
 }
 
@@ -108,7 +108,7 @@ func (a *attempt) offer(ctx context.Context, capabilities []string) error {
 	if err != nil {
 		return err
 	}
-	defer closeFiles(entries)
+	defer closeEntries(entries)
 	offers := handoff.Offers(entries)
 	tokens := &handoff.TokenStore{}
 	for _, offer := range offers {
@@ -139,59 +139,92 @@ func (a *attempt) offer(ctx context.Context, capabilities []string) error {
 	return nil
 }
 
-// probation goes on from READY to COMMITTED: it pings the successor, passes the listeners on with its first answer, and
-// decides when it asks for the commit.
+// probation goes on from READY to COMMITTED: it pings the successor, passes the listeners on with its first answer, then the
+// connections, and decides when it asks for the commit.
 func (a *attempt) probation(ctx context.Context) error {
 	timeout := a.wants + a.options.UpgradeTimeout
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: no commit after %v", ErrUpgradeTimeout, timeout))
 	defer cancel()
-	next, late := time.NewTicker(a.options.PingInterval), time.NewTimer(a.options.PingTimeout)
-	defer next.Stop()
-	defer late.Stop()
-	ping, answered := &handoff.Ping{Number: 1}, false
-	if err := a.session.Send(ctx, ping); err != nil {
+	pulse, err := a.newPulse(ctx)
+	if err != nil {
 		return err
 	}
+	defer pulse.stop()
+	tick := time.NewTicker(moveTick)
+	defer tick.Stop()
+	var departing <-chan struct{}
 	for {
 		select {
-		case <-next.C:
-			if !answered {
-				continue // late will tell
-			}
-			answered = false
-			ping.Number++
-			late.Reset(a.options.PingTimeout)
-			if err := a.session.Send(ctx, ping); err != nil {
-				return err
-			}
-		case <-late.C:
-			return fmt.Errorf("%w: within %v", ErrPingTimeout, a.options.PingTimeout)
+		case now := <-pulse.timer.C:
+			err = a.beat(ctx, pulse, now)
 		case received := <-a.incoming:
 			if received.err != nil {
 				return received.err
 			}
-			switch message := received.message.(type) {
-			case *handoff.Pong:
-				if answered || message.Number != ping.Number {
-					return fmt.Errorf("%w: PONG %d", handoff.ErrUnexpectedMessage, message.Number)
-				}
-				answered = true
-				late.Stop()
-				if err := a.grant(ctx); err != nil {
-					return err
-				}
-			case *handoff.Commit:
+			if commit, ok := received.message.(*handoff.Commit); ok {
 				if !a.granted {
-					return handoff.Unexpected("PONG", message)
+					return handoff.Unexpected("PONG", commit)
 				}
 				return a.session.Send(ctx, &handoff.Committed{})
-			default:
-				return refusal("PONG or COMMIT", message)
+			}
+			err = a.handle(ctx, pulse, received.message)
+			if a.granted && a.movesNow() {
+				departing = a.mover.departures.wake
+			}
+		case <-departing:
+			err = a.mover.goOn(ctx)
+		case now := <-tick.C:
+			if departing != nil {
+				err = a.mover.tick(ctx, now)
 			}
 		case <-ctx.Done():
 			return a.lastWords(context.Cause(ctx))
 		}
+		if err != nil {
+			return err
+		}
 	}
+}
+
+// handle acts on what a successor on probation says, but for COMMIT.
+func (a *attempt) handle(ctx context.Context, pulse *pulse, message handoff.Message) error {
+	switch message := message.(type) {
+	case *handoff.Pong:
+		if err := pulse.answered(message); err != nil {
+			return err
+		}
+		if err := a.grant(ctx); err != nil || !a.movesNow() {
+			return err
+		}
+		return a.mover.credited(ctx, message.Credit)
+	case *handoff.Ack:
+		if !a.movesNow() {
+			return handoff.Unexpected("PONG or COMMIT", message)
+		}
+		return a.mover.acked(ctx, message)
+	default:
+		return refusal("PONG, ACK or COMMIT", message)
+	}
+}
+
+// movesNow reports whether connections move during the probation.
+func (a *attempt) movesNow() bool { return a.mover != nil && a.mover.escrow != nil }
+
+// beat is called when the successor's pulse has something due.
+func (a *attempt) beat(ctx context.Context, pulse *pulse, now time.Time) error {
+	doubtful, err := pulse.beat(ctx, now)
+	if err != nil || !doubtful || !a.granted || a.doubted {
+		return err
+	}
+	// It may be stopped, or only slow; until that is known, somebody is to accept. Both may: what waits in the queue of the
+	// shared socket goes to one of them.
+	a.log.Warn("successor is silent: accepting beside it", "generation", a.number, "successor", a.candidate.pid())
+	a.doubted = true
+	if a.movesNow() {
+		a.mover.suspend()
+	}
+	a.sockets.Resume()
+	return nil
 }
 
 // lastWords finds out whether a successor that has exited had said why before.
@@ -216,13 +249,24 @@ func (a *attempt) lastWords(cause error) error {
 	}
 }
 
-// grant lets the successor accept, once this generation does not any more.
+// grant lets the successor accept, once this generation does not any more, and has connections move.
 func (a *attempt) grant(ctx context.Context) error {
-	if a.granted {
+	switch {
+	case a.granted && !a.doubted:
 		return nil
+	case a.granted:
+		a.doubted = false
+		a.sockets.Pause()
+	default:
+		a.granted = true
+		a.sockets.Pause()
+		a.log.Info("successor is ready and serves on probation", "generation", a.number, "successor", a.candidate.pid())
+		if err := a.session.Send(ctx, &handoff.Grant{}); err != nil {
+			return err
+		}
 	}
-	a.granted = true
-	a.sockets.Pause()
-	a.log.Info("successor is ready and serves on probation", "generation", a.number, "successor", a.candidate.pid())
-	return a.session.Send(ctx, &handoff.Grant{})
+	if a.movesNow() {
+		return a.mover.begin(ctx)
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/segue-go/segue/handoff"
+	"github.com/segue-go/segue/internal/ledger"
 	"github.com/segue-go/segue/internal/wire"
 	"github.com/segue-go/segue/listener"
 )
@@ -22,6 +23,7 @@ type luggage struct {
 	Start     time.Duration `cbor:"7,keyasint,omitempty"` // ns, of keepalive
 	Interval  time.Duration `cbor:"8,keyasint,omitempty"` // ns
 	Count     int           `cbor:"9,keyasint,omitempty"`
+	Slot      int           `cbor:"10,keyasint,omitempty"` // in the ledger, from 1
 }
 
 const (
@@ -32,21 +34,22 @@ const (
 )
 
 // connectionEntry makes the entry for a connection of the listener of that name.
-func connectionEntry(name string, d *listener.Detached) (handoff.Entry, error) {
+func connectionEntry(name string, slot int, d *listener.Detached) (handoff.Entry, error) {
 	keepAlive := d.Options.KeepAlive
 	data, err := wire.Marshal(luggage{
-		Residual: d.Residual, Idle: d.Idle, Left: d.Left,
+		Residual: d.Residual, Idle: d.Idle, Left: d.Remaining(),
 		TCP: d.Options.TCP, NoDelay: d.Options.NoDelay, KeepAlive: keepAlive.Enable,
 		Start: keepAlive.Idle, Interval: keepAlive.Interval, Count: keepAlive.Count,
+		Slot: slot,
 	})
 	if err != nil {
 		return handoff.Entry{}, fmt.Errorf("encode connection: %w", err)
 	}
-	return handoff.Entry{Kind: kindConnection, Name: name, Data: data, File: d.File}, nil
+	return handoff.Entry{Kind: kindConnection, Name: name, Data: data, Descriptor: d.Descriptor}, nil
 }
 
-// connectionFrom takes the connection out of an entry.
-func connectionFrom(entry *handoff.Entry) (*listener.Detached, error) {
+// connectionFrom takes the connection out of an entry. A nil book is for a session that has none.
+func connectionFrom(entry *handoff.Entry, book *ledger.Ledger) (*listener.Detached, error) {
 	var l luggage
 	if err := wire.Unmarshal(entry.Data, &l); err != nil {
 		return nil, fmt.Errorf("connection: %w", err)
@@ -54,10 +57,18 @@ func connectionFrom(entry *handoff.Entry) (*listener.Detached, error) {
 	if len(l.Residual) > maxResidual || l.Left < 0 || l.Left > maxLeft {
 		return nil, fmt.Errorf("%w: connection with %d bytes of residual, %v left", handoff.ErrMalformed, len(l.Residual), l.Left)
 	}
-	d := &listener.Detached{File: entry.File, Residual: l.Residual, Idle: l.Idle, Left: l.Left}
+	d := &listener.Detached{Residual: l.Residual, Idle: l.Idle, Left: l.Left, At: time.Now()}
+	if l.Slot != 0 {
+		if book != nil {
+			d.Slot = book.Slot(l.Slot - 1)
+		}
+		if d.Slot == nil {
+			return nil, fmt.Errorf("%w: connection with slot %d of no ledger, or outside of it", handoff.ErrMalformed, l.Slot)
+		}
+	}
 	d.Options.TCP, d.Options.NoDelay = l.TCP, l.NoDelay
 	d.Options.KeepAlive.Enable, d.Options.KeepAlive.Count = l.KeepAlive, l.Count
 	d.Options.KeepAlive.Idle, d.Options.KeepAlive.Interval = l.Start, l.Interval
-	entry.File = nil
+	d.Descriptor, entry.Descriptor = entry.Descriptor, nil
 	return d, nil
 }

@@ -30,7 +30,7 @@ type Generation struct {
 
 	actors   []actor
 	services map[*http.Server]*httpServer
-	movable  map[string]*listener.Listener // by name: those whose connections can join another generation
+	movable  map[string]*origin // by name: those whose connections can join another generation
 
 	requests chan *upgradeRequest
 	hangup   chan os.Signal // an upgrade is wanted
@@ -83,7 +83,7 @@ func newGeneration(options Options, spawner spawner) (*Generation, error) {
 		door:      door{path: options.Socket, allowed: options.AllowUIDs, log: options.Logger},
 		number:    1,
 		services:  make(map[*http.Server]*httpServer),
-		movable:   make(map[string]*listener.Listener),
+		movable:   make(map[string]*origin),
 		requests:  make(chan *upgradeRequest),
 		hangup:    make(chan os.Signal, 1),
 		stop:      make(chan os.Signal, 1),

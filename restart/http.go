@@ -30,7 +30,7 @@ func (g *Generation) HTTP(ln *listener.Listener, srv *http.Server) {
 	}
 	server.listeners = append(server.listeners, ln)
 	if !server.overTLS() {
-		g.movable[ln.Name()] = ln
+		g.movable[ln.Name()] = &origin{ln, server}
 	}
 	interrupted := make(chan struct{})
 	g.Add(
@@ -72,7 +72,7 @@ type httpServer struct {
 	http2     *http.Server
 	listeners []*listener.Listener
 	leaving   atomic.Bool
-	moving    atomic.Bool // leaving, but HTTP/1 connections without TLS move and need not end
+	mover     atomic.Pointer[mover] // what HTTP/1 connections without TLS move with, so that they need not end; nil if they do not
 	cutting   sync.Once
 	cut       map[*listener.Listener]int // how many connections of each were closed at the end of the drain
 }
@@ -92,6 +92,16 @@ func newHTTPServer(srv *http.Server) *httpServer {
 	})
 	if srv.TLSNextProto == nil && wantsHTTP2(srv) {
 		s.adoptHTTP2()
+	}
+	remember := srv.ConnContext
+	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		if c, ok := conn.(*listener.Conn); ok {
+			ctx = context.WithValue(ctx, connKey{}, c)
+		}
+		if remember != nil {
+			ctx = remember(ctx, conn)
+		}
+		return ctx
 	}
 	observe := srv.ConnState
 	srv.ConnState = func(conn net.Conn, state http.ConnState) {
@@ -122,8 +132,16 @@ func (s *httpServer) ends(r *http.Request) bool {
 	if r.Header.Get("Upgrade") != "" {
 		return false // the answer may be to another protocol
 	}
-	return !s.moving.Load() || r.TLS != nil || r.ProtoMajor != 1
+	mover := s.mover.Load()
+	if mover == nil || !mover.takes.Load() || r.ProtoMajor != 1 {
+		return true
+	}
+	c, ok := r.Context().Value(connKey{}).(*listener.Conn)
+	return !ok || c.Refused() // encrypted, or one that the successor does not want
 }
+
+// connKey is the key of a request's *listener.Conn in its context.
+type connKey struct{}
 
 // overTLS reports whether the server's connections are encrypted. Their keys are in this process, so they cannot move.
 func (s *httpServer) overTLS() bool {
@@ -164,25 +182,12 @@ func (s *httpServer) serve(ln net.Listener) error {
 // drain waits until every connection that ln accepted is closed, or, if there is a mover, has moved. At the end of ctx it
 // closes those that are left, and returns their number.
 func (s *httpServer) drain(ctx context.Context, ln *listener.Listener, mover *mover) (cut int) {
-	if mover != nil && !s.overTLS() {
-		s.moving.Store(true)
+	if !s.overTLS() {
+		s.mover.Store(mover)
 	}
 	s.leaving.Store(true)
 	if s.http2 != nil {
 		_ = s.http2.Shutdown(ctx) // returns at once: it has no HTTP/1 connections to wait for
-	}
-	if s.moving.Load() {
-		ln.Detach(func(d *listener.Detached) { mover.put(moving{ln, d}) })
-		drained := make(chan struct{})
-		defer close(drained)
-		go func() {
-			select {
-			case <-mover.broken: // those that are left end as if there had never been a mover
-				s.moving.Store(false)
-				ln.Retain()
-			case <-drained:
-			}
-		}()
 	}
 	if waitEmpty(ctx, ln, mover) == nil {
 		return 0
@@ -206,7 +211,7 @@ func waitEmpty(ctx context.Context, ln *listener.Listener, mover *mover) error {
 		if err := ln.WaitConns(ctx); err != nil || mover == nil {
 			return err
 		}
-		if err := mover.wait(ctx); err != nil {
+		if err := mover.departures.wait(ctx); err != nil {
 			return err
 		}
 		if ln.Conns() == 0 {

@@ -5,123 +5,58 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
+	"maps"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/segue-go/segue/handoff"
-	"github.com/segue-go/segue/listener"
 )
 
 const (
-	// moveWindow is how many offers of connections may be unanswered.
+	// moveWindow is how many offers of connections may be unanswered. moveAhead is how many connections may be out of their server and
+	// not granted: more would only wait longer, and their clients with them.
 	moveWindow = 4
-	// ackTimeout is how long the successor may take to answer one.
+	moveAhead  = 2 * handoff.MaxDescriptors
+	// ackTimeout is how long the successor may take to answer an offer.
 	ackTimeout = 5 * time.Second
 	// moveTimeout is how long a message to the successor may take to be written.
 	moveTimeout = 5 * time.Second
+	// moveTick is how often connections that could not be had are asked again, and late answers looked for.
+	moveTick = 100 * time.Millisecond
+	// maxRefused is how many connections the successor may refuse before it is offered no more.
+	maxRefused = 8
 )
 
 // errMove says that no connection can be moved any more; those that are left are drained.
 var errMove = errors.New("successor takes no connections")
 
-// moving is a connection on its way to the successor.
-type moving struct {
-	from *listener.Listener
-	*listener.Detached
-}
-
-// takeBack lets this generation's server go on with it.
-func (m moving) takeBack() error { return m.from.Adopt(m.Detached) }
-
-// mover hands connections to the successor, after the commit, for as long as this generation drains. One goroutine, run, owns
-// the session and what is under way; others put in what comes to a boundary.
+// mover hands connections to the successor: from the GRANT of the listeners on, into escrow, if the successor can keep a ledger; else
+// from the commit on. One goroutine owns it: that of the attempt until the commit, run after it.
 //
 // Ownership passes with GRANT: the successor does nothing with what it has acknowledged before, and this side does nothing
 // with it after. What is not granted comes back to this side's server.
 type mover struct {
-	session  *handoff.Session
-	incoming <-chan received
-	log      *slog.Logger
+	session *handoff.Session
+	log     *slog.Logger
+	origins []*origin
+	spread  time.Duration
+	escrow  *escrow // nil: nothing can be taken back
 
-	mu      sync.Mutex
-	queue   []moving
-	back    []moving      // refused; only run's
-	pending int           // in the queue or under way
-	empty   chan struct{} // made by who waits for pending == 0, closed then
-	over    bool          // nothing is taken any more
-	moved   int           // to be read after done
-	wake    chan struct{} // has room for one: there is something in the queue
+	departures *departures
+	underWay   map[uint64]*batch // offers that were not answered
+	offers     uint64
+	tokens     handoff.TokenStore
+	credit     int         // for how many more the successor has room; -1: it does not say
+	wanted     bool        // connections are to move: begin and suspend
+	over       bool        // the successor has refused too many
+	takes      atomic.Bool // connections can move just now
+	refused    int
+	began      time.Time
+	atFirst    int // connections that there were then
+	tally      tally
 
-	broken chan struct{} // closed: over
-	done   chan struct{} // closed: run has returned
-}
-
-func newMover(session *handoff.Session, incoming <-chan received, log *slog.Logger) *mover {
-	return &mover{session: session, incoming: incoming, log: log, wake: make(chan struct{}, 1), broken: make(chan struct{}), done: make(chan struct{})}
-}
-
-// put takes a connection over, to move it or to give it back. It does not block.
-func (m *mover) put(c moving) {
-	m.mu.Lock()
-	if m.over {
-		m.mu.Unlock()
-		m.giveBack(c)
-		return
-	}
-	m.queue = append(m.queue, c)
-	m.pending++
-	m.mu.Unlock()
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
-
-// take returns up to n connections from the queue.
-func (m *mover) take(n int) []moving {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n = min(n, len(m.queue))
-	batch := m.queue[:n:n]
-	m.queue = m.queue[n:]
-	return batch
-}
-
-// settle notes that n connections are under way no more.
-func (m *mover) settle(n, moved int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.moved += moved
-	if m.pending -= n; m.pending == 0 && m.empty != nil {
-		close(m.empty)
-		m.empty = nil
-	}
-}
-
-// wait returns when nothing is under way, or ctx ends.
-func (m *mover) wait(ctx context.Context) error {
-	m.mu.Lock()
-	if m.pending == 0 {
-		m.mu.Unlock()
-		return nil
-	}
-	if m.empty == nil {
-		m.empty = make(chan struct{})
-	}
-	empty := m.empty
-	m.mu.Unlock()
-	select {
-	case <-empty:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (m *mover) giveBack(c moving) {
-	if err := c.takeBack(); err != nil {
-		m.log.Warn("connection could neither be moved nor served on", "error", err)
-	}
+	done chan struct{} // closed: run has returned
 }
 
 // batch is an offer that was not answered yet.
@@ -131,124 +66,284 @@ type batch struct {
 	late        time.Time
 }
 
-// run moves until ctx ends or the successor takes no more. Then it gives back what is not the successor's.
-func (m *mover) run(ctx context.Context) {
-	defer close(m.done)
-	tokens := &handoff.TokenStore{}
-	underWay := make(map[uint64]*batch)
-	var next uint64
-	late := time.NewTicker(ackTimeout / 5)
-	defer late.Stop()
-	var err error
-	for err == nil {
-		for len(underWay) < moveWindow && err == nil {
-			connections := m.take(handoff.MaxDescriptors)
-			if len(connections) == 0 {
-				break
-			}
-			next++
-			b := &batch{connections: connections, late: time.Now().Add(ackTimeout)}
-			underWay[next] = b
-			err = m.offer(ctx, b, next, tokens)
-		}
+// newMover returns nil for a successor that takes no connections.
+func (g *Generation) newMover(session *handoff.Session, capabilities []string) *mover {
+	if !slices.Contains(capabilities, handoff.CapabilityConnections) {
+		return nil
+	}
+	m := &mover{
+		session: session, log: g.log, origins: slices.Collect(maps.Values(g.movable)), spread: g.options.Spread, credit: -1,
+		departures: newDepartures(), underWay: make(map[uint64]*batch), done: make(chan struct{}),
+	}
+	if slices.Contains(capabilities, handoff.CapabilityEscrow) {
+		escrow, err := newEscrow()
 		if err != nil {
-			break
+			g.log.Warn("connections move after the commit only", "error", err)
 		}
-		select {
-		case <-m.wake:
-		case in := <-m.incoming:
-			err = m.answer(ctx, in, underWay)
-		case now := <-late.C:
-			for _, b := range underWay {
-				if now.After(b.late) {
-					err = fmt.Errorf("%w: no answer to offer %d after %v", errMove, b.offer.ID, ackTimeout)
-				}
-			}
-		case <-ctx.Done():
-			err = context.Cause(ctx)
+		m.escrow = escrow
+	}
+	return m
+}
+
+// begin starts asking servers for their connections, or goes on with it.
+func (m *mover) begin(ctx context.Context) error {
+	m.wanted = true
+	if m.began.IsZero() {
+		m.began = time.Now()
+		for _, o := range m.origins {
+			m.atFirst += o.Conns()
 		}
 	}
-	m.finish(err, underWay)
+	return m.goOn(ctx)
+}
+
+// suspend lets servers keep what they have, and gives back what was not offered yet.
+func (m *mover) suspend() {
+	m.wanted = false
+	m.shut()
+}
+
+func (m *mover) shut() {
+	m.takes.Store(false)
+	back := m.departures.setOpen(false)
+	for _, o := range m.origins {
+		o.Retain()
+	}
+	for _, c := range back {
+		m.giveBack(c)
+	}
+	m.departures.settle(len(back))
+}
+
+// goOn keeps as much under way as may be.
+func (m *mover) goOn(ctx context.Context) error {
+	if !m.wanted || m.over {
+		return nil
+	}
+	if m.credit == 0 {
+		m.shut() // rather served here than by nobody
+		return nil
+	}
+	m.takes.Store(true)
+	m.departures.setOpen(true)
+	m.ask()
+	return m.send(ctx)
+}
+
+// ask has servers give up as many connections as there is room for under way.
+func (m *mover) ask() {
+	coming, underWay := m.departures.count()
+	room := moveAhead - coming - underWay
+	if m.credit > 0 {
+		room = min(room, m.credit-coming)
+	}
+	if m.spread > 0 {
+		allowed := 1 + int(float64(m.atFirst)*float64(time.Since(m.began))/float64(m.spread))
+		room = min(room, allowed-m.tally.offered-coming)
+	}
+	for _, o := range m.origins {
+		if room <= 0 {
+			return
+		}
+		room -= m.departures.ask(o, room, m.giveBack)
+	}
+}
+
+func (m *mover) giveBack(c moving) {
+	if err := c.takeBack(); err != nil {
+		m.log.Warn("connection could neither be moved nor served on", "error", err)
+	}
+}
+
+// send offers what is in the queue, as far as the window allows.
+func (m *mover) send(ctx context.Context) error {
+	for len(m.underWay) < moveWindow && m.credit != 0 {
+		n := handoff.MaxDescriptors
+		if m.credit > 0 {
+			n = min(n, m.credit)
+		}
+		connections := m.departures.take(n)
+		if len(connections) == 0 {
+			return nil
+		}
+		if m.credit > 0 {
+			m.credit -= len(connections)
+		}
+		m.offers++
+		b := &batch{connections: connections, late: time.Now().Add(ackTimeout)}
+		m.underWay[m.offers] = b
+		if err := m.offer(ctx, b, m.offers); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // offer sends one batch.
-func (m *mover) offer(ctx context.Context, b *batch, id uint64, tokens *handoff.TokenStore) error {
-	b.offer = &handoff.Offer{ID: id, Count: len(b.connections)}
-	for i, c := range b.connections {
-		entry, err := connectionEntry(c.from.Name(), c.Detached)
+func (m *mover) offer(ctx context.Context, b *batch, id uint64) error {
+	b.offer = &handoff.Offer{ID: id, Count: len(b.connections), Entries: make([]handoff.Entry, 0, len(b.connections))}
+	for i := range b.connections {
+		c := &b.connections[i]
+		if m.escrow != nil && !m.escrow.issue(c) {
+			return fmt.Errorf("%w: all slots of the ledger are taken", errMove)
+		}
+		entry, err := connectionEntry(c.from.Name(), c.slot, c.Detached)
 		if err != nil {
 			return err
 		}
 		entry.ID, entry.Described = uint64(i+1), true
 		b.offer.Entries = append(b.offer.Entries, entry)
+		m.tally.offer(c)
 	}
 	var err error
-	if b.offer.Token, err = tokens.Issue(); err != nil {
+	if b.offer.Token, err = m.tokens.Issue(); err != nil {
 		return err
 	}
-	err = m.send(ctx, b.offer)
-	tokens.Revoke(b.offer.Token) // the successor consumes it, not this side
+	err = m.write(ctx, b.offer)
+	m.tokens.Revoke(b.offer.Token) // the successor consumes it, not this side
 	return err
 }
 
-func (m *mover) send(ctx context.Context, message handoff.Message) error {
+func (m *mover) write(ctx context.Context, message handoff.Message) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, moveTimeout, errMove)
 	defer cancel()
 	return m.session.Send(ctx, message)
 }
 
-// answer acts on what the successor says.
-func (m *mover) answer(ctx context.Context, in received, underWay map[uint64]*batch) error {
+// acked acts on the successor's answer to an offer.
+func (m *mover) acked(ctx context.Context, ack *handoff.Ack) error {
+	b, known := m.underWay[ack.Offer]
+	if !known {
+		return handoff.Unexpected("ACK of an offer under way", ack)
+	}
+	if err := ack.Check(b.offer); err != nil {
+		return err
+	}
+	delete(m.underWay, ack.Offer)
+	if err := m.grant(ctx, b, ack); err != nil {
+		return err
+	}
+	return m.credited(ctx, ack.Credit)
+}
+
+// credited notes for how many connections the successor has room beside those under way.
+func (m *mover) credited(ctx context.Context, room uint32) error {
+	if m.credit >= 0 {
+		_, underWay := m.departures.count()
+		m.credit = max(int(min(room, 1<<30))-underWay, 0)
+	}
+	return m.goOn(ctx)
+}
+
+// grant passes ownership of what was accepted.
+func (m *mover) grant(ctx context.Context, b *batch, ack *handoff.Ack) error {
+	granted := make([]moving, 0, len(b.connections))
+	for i, result := range ack.Results {
+		if result.Accepted {
+			granted = append(granted, b.connections[i])
+		}
+	}
+	if m.escrow != nil {
+		m.escrow.hold(granted) // before it can be known over there
+	}
+	err := m.write(ctx, &handoff.Grant{Offers: []uint64{b.offer.ID}})
+	m.tally.adopt(granted)
+	if m.escrow == nil {
+		for _, c := range granted {
+			_ = c.Close() // even if GRANT was not sent whole: the successor may have it, and no owner is better than two
+		}
+	}
+	for i, result := range ack.Results {
+		if !result.Accepted {
+			m.refuse(b.connections[i], result)
+		}
+	}
+	m.departures.settle(len(b.connections))
+	if m.refused >= maxRefused && !m.over {
+		m.over = true
+		m.log.Warn("connections are not moved any more", "refused", m.refused)
+		m.shut()
+	}
+	return err
+}
+
+// refuse lets this generation's server go on with a connection that the successor does not want.
+func (m *mover) refuse(c moving, result handoff.Result) {
+	m.tally.refuse(result.Reason)
+	if result.Reason == handoff.ReasonDescriptors && m.credit >= 0 {
+		m.credit = 0 // nobody's fault: its next word on credit tells when there is room
+	} else {
+		m.refused++
+		c.Detached.Refused = true
+	}
+	m.log.Warn("successor refused a connection", "listener", c.from.Name(),
+		"error", &handoff.RefusedError{Sentinel: handoff.ErrRefused, Reason: result.Reason, Detail: result.Detail})
+	m.giveBack(c)
+}
+
+// tick does what is due from time to time.
+func (m *mover) tick(ctx context.Context, now time.Time) error {
+	for _, b := range m.underWay {
+		if now.After(b.late) {
+			return fmt.Errorf("%w: no answer to offer %d after %v", errMove, b.offer.ID, ackTimeout)
+		}
+	}
+	return m.goOn(ctx)
+}
+
+// run goes on after the commit, until ctx ends or the successor takes no more. Then it gives back what is not the successor's.
+func (m *mover) run(ctx context.Context, incoming <-chan received) {
+	defer close(m.done)
+	err := m.commit(ctx)
+	ticker := time.NewTicker(moveTick)
+	defer ticker.Stop()
+	for n := uint64(1); err == nil; n++ {
+		select {
+		case <-m.departures.wake:
+			err = m.goOn(ctx)
+		case in := <-incoming:
+			err = m.answer(ctx, in)
+		case now := <-ticker.C:
+			if err = m.tick(ctx, now); err == nil && m.credit == 0 {
+				err = m.write(ctx, &handoff.Ping{Number: n}) // its answer tells whether there is room now
+			}
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	m.finish(err)
+}
+
+// commit lets go of what was granted, and goes on without escrow.
+func (m *mover) commit(ctx context.Context) error {
+	if m.escrow != nil {
+		m.escrow.close()
+		m.escrow = nil
+		if err := m.write(ctx, &handoff.Grant{}); err != nil {
+			return err
+		}
+	}
+	return m.begin(ctx)
+}
+
+// answer acts on what the successor says after the commit.
+func (m *mover) answer(ctx context.Context, in received) error {
 	if in.err != nil {
 		return fmt.Errorf("%w: %w", errMove, in.err)
 	}
 	switch message := in.message.(type) {
 	case *handoff.Pong:
-		return nil // to a ping from before the commit
+		return m.credited(ctx, message.Credit)
 	case *handoff.Ack:
-		b, known := underWay[message.Offer]
-		if !known {
-			return handoff.Unexpected("ACK of an offer under way", message)
-		}
-		if err := message.Check(b.offer); err != nil {
-			return err
-		}
-		delete(underWay, message.Offer)
-		return m.grant(ctx, b, message)
+		return m.acked(ctx, message)
 	default:
 		return refusal("ACK", message)
 	}
 }
 
-// grant passes ownership of what was accepted.
-func (m *mover) grant(ctx context.Context, b *batch, ack *handoff.Ack) error {
-	err := m.send(ctx, &handoff.Grant{Offers: []uint64{b.offer.ID}})
-	moved := 0
-	for i, result := range ack.Results {
-		if !result.Accepted {
-			// It would refuse the next ones as well, and this one again when it is at its next boundary.
-			err = errors.Join(err, errMove, &handoff.RefusedError{Sentinel: handoff.ErrRefused, Reason: result.Reason, Detail: result.Detail})
-			m.back = append(m.back, b.connections[i])
-			continue
-		}
-		// Even if GRANT was not sent whole: the successor may have it. No owner is better than two.
-		_ = b.connections[i].Close()
-		moved++
-	}
-	m.settle(moved, moved)
-	return err
-}
-
-// finish gives back what was not granted, and everything that is put in from now on.
-func (m *mover) finish(cause error, underWay map[uint64]*batch) {
-	m.mu.Lock()
-	m.over = true
-	back := append(m.back, m.queue...)
-	m.back, m.queue = nil, nil
-	m.mu.Unlock()
-	for _, b := range underWay {
-		back = append(back, b.connections...)
-	}
+// finish gives back what was not granted, and has everything else stay.
+func (m *mover) finish(cause error) {
+	back := m.ungranted()
 	if len(back) > 0 || !errors.Is(cause, context.Canceled) {
 		m.log.Warn("connections are not moved any more", "given back", len(back), "error", cause)
 	}
@@ -257,9 +352,44 @@ func (m *mover) finish(cause error, underWay map[uint64]*batch) {
 	telling, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
 	defer cancel()
 	_ = m.session.Send(telling, &handoff.Rollback{Reason: handoff.ReasonFor(cause)})
-	close(m.broken)
+	m.suspend()
 	for _, c := range back {
 		m.giveBack(c)
 	}
-	m.settle(len(back), 0)
+	m.departures.settle(len(back))
+}
+
+// ungranted returns what was offered and is still this side's.
+func (m *mover) ungranted() (back []moving) {
+	for id, b := range m.underWay {
+		back = append(back, b.connections...)
+		delete(m.underWay, id)
+	}
+	return back
+}
+
+// rollBack takes everything back from a successor that is dead. If it could not be fenced, what it was granted is nobody's.
+func (m *mover) rollBack(fenced bool) {
+	back := m.ungranted()
+	m.suspend()
+	for _, c := range back {
+		m.giveBack(c)
+	}
+	m.departures.settle(len(back))
+	if m.escrow == nil {
+		return
+	}
+	if !fenced {
+		m.tally.lost += len(m.escrow.held)
+		m.escrow.close()
+		return
+	}
+	clean, lost := m.escrow.recover()
+	for _, c := range clean {
+		m.giveBack(c)
+	}
+	m.tally.takenBack, m.tally.lost = len(clean), lost
+	if len(clean)+lost > 0 {
+		m.log.Info("took connections back", "clean", len(clean), "lost", lost)
+	}
 }

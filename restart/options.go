@@ -54,6 +54,10 @@ type Options struct {
 	// DefaultDrain, less means not at all.
 	Drain time.Duration
 
+	// Spread is over how much time the moving of the connections that there are is spread, so that neither they nor the
+	// successor see them all at once. 0 means as fast as the successor takes them. A successor's probation should be longer.
+	Spread time.Duration
+
 	// PingInterval is how often a successor in probation is asked whether it is alive, PingTimeout how long it may take
 	// to answer. 0 means DefaultPingInterval and DefaultPingTimeout.
 	PingInterval time.Duration
@@ -77,6 +81,9 @@ type Options struct {
 	StopSignals    []os.Signal
 }
 
+// patience is how long a successor that is ready waits for a word before it accepts beside its predecessor.
+func (o Options) patience() time.Duration { return o.PingInterval + o.PingTimeout*doubtAfter/100 }
+
 // resolved returns o with its zero fields filled in.
 func (o Options) resolved() (Options, error) {
 	if o.Logger == nil {
@@ -93,6 +100,7 @@ func (o Options) resolved() (Options, error) {
 		{"Drain", &o.Drain, DefaultDrain, true},
 		{"PingInterval", &o.PingInterval, DefaultPingInterval, false},
 		{"PingTimeout", &o.PingTimeout, DefaultPingTimeout, false},
+		{"Spread", &o.Spread, 0, false},
 	} {
 		switch {
 		case *field.value == 0:

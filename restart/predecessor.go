@@ -7,6 +7,8 @@ import (
 	"net"
 
 	"github.com/segue-go/segue/handoff"
+	"github.com/segue-go/segue/internal/ledger"
+	"github.com/segue-go/segue/internal/scm"
 	"github.com/segue-go/segue/listener"
 )
 
@@ -15,6 +17,7 @@ type predecessor struct {
 	session *handoff.Session
 	pid     int           // as it says: for people
 	gone    chan struct{} // closed: it has drained, or died
+	ledger  *ledger.Ledger
 }
 
 func (p *predecessor) hasGone() bool {
@@ -132,23 +135,30 @@ func acceptReason(err error) handoff.Reason {
 
 func (g *Generation) acceptEntry(entry *handoff.Entry) error {
 	switch kind := listener.Kind(entry.Kind); {
-	case entry.Kind == kindState && entry.File == nil:
+	case entry.Kind == kindLedger && entry.Descriptor != nil && g.predecessor.ledger == nil:
+		book, err := ledger.Open(entry.Descriptor)
+		g.predecessor.ledger = book
+		return err
+	case entry.Kind == kindState && entry.Descriptor == nil:
 		g.states.inherit(*entry)
 		return nil
-	case entry.File != nil && (kind == listener.KindListener || kind == listener.KindPacket || kind == listener.KindFile):
-		socket := listener.Socket{Name: entry.Name, Kind: kind, Network: entry.Network, Address: entry.Address, File: entry.File}
-		entry.File = nil // Inherit owns it, whatever it answers
-		return g.sockets.Inherit(socket)
+	case entry.Descriptor != nil && (kind == listener.KindListener || kind == listener.KindPacket || kind == listener.KindFile):
+		socket := listener.Socket{Name: entry.Name, Kind: kind, Network: entry.Network, Address: entry.Address, File: entry.Descriptor.File(entry.Name)}
+		return g.sockets.Inherit(socket) // which owns the file, whatever it answers
 	default:
 		return fmt.Errorf("%w: %.32q", errKind, entry.Kind)
 	}
 }
 
-// entries lists what a successor with these capabilities inherits. The caller closes the files.
+// entries lists what a successor with these capabilities inherits. The caller closes the descriptors.
 func (a *attempt) entries(capabilities []string) ([]handoff.Entry, error) {
 	able := make(map[string]bool)
 	for _, name := range capabilities {
 		able[name] = true
+	}
+	var entries []handoff.Entry
+	if a.movesNow() {
+		entries = append(entries, a.mover.escrow.entry())
 	}
 	needs := map[listener.Kind]string{
 		listener.KindListener: handoff.CapabilityListeners,
@@ -159,32 +169,37 @@ func (a *attempt) entries(capabilities []string) ([]handoff.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	var entries []handoff.Entry
 	for _, socket := range sockets {
 		if !able[needs[socket.Kind]] {
 			a.log.Warn("successor cannot inherit", "kind", string(socket.Kind), "name", socket.Name)
-			_ = socket.File.Close()
-			continue
+		} else if descriptor, failed := scm.Duplicate(socket.File); failed != nil {
+			err = errors.Join(err, failed)
+		} else {
+			entries = append(entries, handoff.Entry{
+				Kind: string(socket.Kind), Name: socket.Name, Network: socket.Network, Address: socket.Address, Descriptor: descriptor,
+			})
 		}
-		entries = append(entries, handoff.Entry{
-			Kind: string(socket.Kind), Name: socket.Name, Network: socket.Network, Address: socket.Address, File: socket.File,
-		})
+		_ = socket.File.Close()
+	}
+	if err != nil {
+		closeEntries(entries)
+		return nil, fmt.Errorf("offer sockets: %w", err)
 	}
 	if !able[handoff.CapabilityState] {
 		return entries, nil
 	}
 	states, err := a.states.entries()
 	if err != nil {
-		closeFiles(entries)
+		closeEntries(entries)
 		return nil, err
 	}
 	return append(entries, states...), nil
 }
 
-func closeFiles(entries []handoff.Entry) {
+func closeEntries(entries []handoff.Entry) {
 	for _, entry := range entries {
-		if entry.File != nil {
-			_ = entry.File.Close()
+		if entry.Descriptor != nil {
+			_ = entry.Descriptor.Close()
 		}
 	}
 }

@@ -15,6 +15,7 @@ type probation struct {
 	*Generation
 	granted bool         // this generation may accept
 	asked   bool         // for the commit
+	silence *time.Timer  // until the predecessor's silence makes this generation accept beside it
 	serving bool         // committed, or promoted by the predecessor's death
 	healthy <-chan error // the end of probing; nil before GRANT and after
 	adopter adopter
@@ -25,7 +26,9 @@ var errApprentice = errors.New("left before the commit")
 
 func (g *Generation) probationActor(ctx context.Context) (func() error, func(error)) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	p := &probation{Generation: g, adopter: adopter{listeners: g.movable}}
+	p := &probation{Generation: g, adopter: adopter{
+		origins: g.movable, ledger: g.predecessor.ledger, budget: budget{measure: measureDescriptors},
+	}}
 	return func() error { return p.run(ctx) }, cancel
 }
 
@@ -34,12 +37,19 @@ func (g *Generation) probationActor(ctx context.Context) (func() error, func(err
 func (p *probation) run(ctx context.Context) error {
 	session := p.predecessor.session
 	incoming := receiveAll(ctx, session)
-	if err := p.send(ctx, &handoff.Ready{Probation: uint32(p.options.Probation.Milliseconds())}); err != nil {
+	if err := p.send(ctx, &handoff.Ready{
+		Probation: uint32(p.options.Probation.Milliseconds()), Credit: p.adopter.budget.credit(),
+	}); err != nil {
 		return p.giveUp(err)
 	}
+	p.silence = time.NewTimer(p.options.patience())
+	defer p.silence.Stop()
 	for {
 		select {
+		case <-p.silence.C:
+			p.acceptBeside()
 		case in := <-incoming:
+			p.silence.Stop() // one that has begun to talk has paused its listeners, or is about to
 			if in.err != nil {
 				if err := p.sessionEnded(in.err); err != nil {
 					return err
@@ -75,7 +85,7 @@ func (p *probation) run(ctx context.Context) error {
 // handle acts on one message. Its errors are breaches of the protocol, or the predecessor's decision to roll back.
 func (p *probation) handle(ctx context.Context, message handoff.Message) error {
 	if ping, ok := message.(*handoff.Ping); ok {
-		return p.send(ctx, &handoff.Pong{Number: ping.Number})
+		return p.send(ctx, &handoff.Pong{Number: ping.Number, Credit: p.adopter.budget.credit()})
 	}
 	if p.serving {
 		return p.handleServing(ctx, message)
@@ -83,7 +93,7 @@ func (p *probation) handle(ctx context.Context, message handoff.Message) error {
 	switch message := message.(type) {
 	case *handoff.Grant:
 		if p.granted {
-			return handoff.Unexpected("PING or COMMITTED", message)
+			return p.handleConnections(ctx, message)
 		}
 		p.log.Info("serving on probation", "generation", p.number, "probation", p.options.Probation)
 		p.granted = true
@@ -96,9 +106,23 @@ func (p *probation) handle(ctx context.Context, message handoff.Message) error {
 		}
 		p.commit()
 		return nil
+	case *handoff.Offer:
+		if !p.granted {
+			return handoff.Unexpected("PING or GRANT", message)
+		}
+		return p.handleConnections(ctx, message)
 	default:
-		return refusal("PING, GRANT or COMMITTED", message)
+		return refusal("PING, OFFER, GRANT or COMMITTED", message)
 	}
+}
+
+// acceptBeside has this generation accept though its predecessor has not said that it does not. One that is ready and hears
+// nothing has a predecessor that is stopped, or hangs, and perhaps nobody accepts. A connection that waits in the queue of a
+// shared socket goes to one process only, so two that accept do no harm. Should the predecessor go on, so does the upgrade.
+func (p *probation) acceptBeside() {
+	p.log.Warn("predecessor is silent: accepting beside it", "generation", p.number, "predecessor", p.predecessor.pid,
+		"silent", p.options.patience())
+	p.sockets.Resume()
 }
 
 // commit makes this generation the serving one.
@@ -118,26 +142,24 @@ func (p *probation) predecessorWent() {
 // sessionEnded is reached when nothing more can come from the predecessor. One that is alive never closes the session
 // without ROLLBACK or BYE, so it is dead, and this generation is what is left to serve.
 func (p *probation) sessionEnded(cause error) error {
-	switch {
-	case p.serving:
-		if isGone(cause) {
-			if err := p.adopter.grantAll(); err != nil {
-				p.log.Warn("cannot adopt connections", "error", err)
-			}
+	if !p.serving && !isGone(cause) {
+		return p.giveUp(cause)
+	}
+	if isGone(cause) {
+		p.adopter.settle()
+		if err := p.adopter.grantAll(); err != nil {
+			p.log.Warn("cannot adopt connections", "error", err)
 		}
-		p.adopter.drop()
-		p.predecessorWent()
-		return nil
-	case isGone(cause):
+	}
+	p.adopter.drop()
+	if !p.serving {
 		p.log.Warn("predecessor died: serving in its place", "generation", p.number, "predecessor", p.predecessor.pid)
 		p.healthy = nil
 		p.sockets.Resume()
 		p.commit()
-		p.predecessorWent()
-		return nil
-	default:
-		return p.giveUp(cause)
 	}
+	p.predecessorWent()
+	return nil
 }
 
 // misled ends an uncommitted generation whose predecessor rolls back or breaks the protocol: it exits, and the predecessor

@@ -41,6 +41,9 @@ func (a *attempt) rollBack(cause error) error {
 		cause = fmt.Errorf("%w: %w", ErrRolledBack, cause)
 		a.sockets.Resume()
 	}
+	if a.mover != nil {
+		a.mover.rollBack(unfenced == nil)
+	}
 	if unfenced != nil {
 		return fmt.Errorf("%w (and the successor may still run: %w)", cause, unfenced)
 	}

@@ -85,7 +85,7 @@ func (g *Generation) leave() {
 		g.door.close(false)
 		_ = g.sockets.Leave() // they are the successor's
 		if mover := g.mover(); mover != nil {
-			go mover.run(g.moving)
+			go mover.run(g.moving, g.successor.incoming)
 		}
 		if g.stopping.Load() {
 			g.successor.stop() // the signal came too late to roll back
@@ -108,7 +108,7 @@ func (g *Generation) finish(reason error) error {
 	if g.successor != nil {
 		if mover := g.mover(); mover != nil {
 			<-mover.done
-			g.log.Info("connections moved", "generation", g.number, "moved", mover.moved)
+			g.log.Info("connections moved", "generation", g.number, "moved", mover.tally.adopted)
 		}
 		// SIGHUP stays caught: one that comes between here and the end of the process must not kill it.
 		g.successor.bye(g.upgradeWanted())

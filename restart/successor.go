@@ -12,6 +12,7 @@ const byeTimeout = time.Second
 // successor is the link to the generation that took over, as long as this one drains.
 type successor struct {
 	session     *handoff.Session
+	incoming    <-chan received
 	stopReading context.CancelFunc
 	mover       *mover // nil if it takes no connections
 }

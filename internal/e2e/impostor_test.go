@@ -220,7 +220,7 @@ func (i *impostor) becomeReady(ctx context.Context) error {
 		}
 		more = offer.More
 	}
-	return i.session.Send(ctx, &handoff.Ready{})
+	return i.session.Send(ctx, &handoff.Ready{Credit: 1 << 20})
 }
 
 func (i *impostor) becomeGranted(ctx context.Context) error {

@@ -32,3 +32,7 @@ func Pair() (local *net.UnixConn, remote *os.File, err error) {
 func closeDescriptor(int) error {
 	return errPlatform
 }
+
+func duplicateCloexec(int) (int, error) {
+	return -1, errPlatform
+}

@@ -277,3 +277,8 @@ func opError(op string, conn *net.UnixConn, err error) error {
 func closeDescriptor(fd int) error {
 	return unix.Close(fd)
 }
+
+// duplicateCloexec keeps away from the numbers 0 to 2, which programs take for granted.
+func duplicateCloexec(fd int) (int, error) {
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+}
