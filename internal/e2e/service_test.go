@@ -80,6 +80,13 @@ func playService() error {
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("pid", os.Getpid())
 	slog.SetDefault(log)
+	var saboteur *saboteur
+	if isSuccessor {
+		var err error
+		if saboteur, err = infiltrate(cfg); err != nil {
+			return err
+		}
+	}
 	var healthChecks atomic.Int64
 	socket, allowed := "", []int(nil)
 	if cfg.AllowUID != 0 {
@@ -115,7 +122,7 @@ func playService() error {
 			if fault == "stop on probation" {
 				stopSelf()
 			}
-			return nil
+			return saboteur.healthy()
 		},
 	})
 	if err != nil {
@@ -137,7 +144,7 @@ func playService() error {
 	if err != nil {
 		return err
 	}
-	mux := serviceHandler(gen)
+	mux := saboteur.handler(serviceHandler(gen))
 	gen.HTTP(ln, &http.Server{Handler: mux})
 	if cfg.Unix {
 		ln, err := gen.Listen(ctx, "unix", "unix", cfg.unixSocket())
@@ -220,7 +227,7 @@ func echoPackets(gen *restart.Generation, conn net.PacketConn) error {
 func serviceHandler(gen *restart.Generation) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "generation %d pid %d\n", gen.Number(), os.Getpid())
+		fmt.Fprintf(w, "generation %d pid %d request %s\n", gen.Number(), os.Getpid(), r.URL.Query().Get("n"))
 	})
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex()

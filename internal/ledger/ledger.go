@@ -127,11 +127,8 @@ func (l *Ledger) Close() error {
 	return err
 }
 
-// Use notes that the connection is in the middle of something, before it is. It returns what was noted until then.
-func (s *Slot) Use() (before uint32) { return s.word.Swap(uint32(Used)) }
-
-// Restore takes a Use back: nothing was taken after all.
-func (s *Slot) Restore(before uint32) { s.word.Store(before) }
+// Use notes that the connection is in the middle of something, before it is.
+func (s *Slot) Use() { s.word.Store(uint32(Used)) }
 
 // Clean notes that the connection is between two requests, and which bytes of the next, three at most, were taken from the kernel
 // already. It reports whether that could be noted.
