@@ -12,37 +12,37 @@ import (
 	"testing"
 )
 
-// serverSocket returns the inode of the server's end of a TCP connection over loopback, 0 if there is none: /proc/net/tcp (proc(5)).
-func serverSocket(t *testing.T, client net.Conn) uint64 {
+// serverSockets returns the inodes of the server's ends of TCP connections over loopback, 0 for one that is not there: /proc/net/tcp
+// (proc(5)), which is slow to read where many connections have ended recently.
+func serverSockets(t *testing.T, clients []*numberedConn) []uint64 {
 	t.Helper()
-	here, there := client.LocalAddr().(*net.TCPAddr), client.RemoteAddr().(*net.TCPAddr)
 	content, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("0100007F:%04X 0100007F:%04X", there.Port, here.Port) // both are 127.0.0.1
+	inodes := make(map[string]uint64)
 	for line := range strings.Lines(string(content)) {
-		fields := strings.Fields(line)
-		if len(fields) > 9 && fields[1]+" "+fields[2] == want {
-			inode, err := strconv.ParseUint(fields[9], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return inode
+		if fields := strings.Fields(line); len(fields) > 9 {
+			inodes[fields[1]+" "+fields[2]], _ = strconv.ParseUint(fields[9], 10, 64)
 		}
 	}
-	return 0
+	found := make([]uint64, len(clients))
+	for i, client := range clients {
+		here, there := client.LocalAddr().(*net.TCPAddr), client.RemoteAddr().(*net.TCPAddr)
+		found[i] = inodes[fmt.Sprintf("0100007F:%04X 0100007F:%04X", there.Port, here.Port)] // both are 127.0.0.1
+	}
+	return found
 }
 
-// holders lists which of these processes have a descriptor of a socket.
-func holders(inode uint64, pids []int) (found []int) {
-	want := fmt.Sprintf("socket:[%d]", inode)
-	for _, pid := range pids {
-		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-		for _, link := range links {
-			if target, err := os.Readlink(link); err == nil && target == want {
-				found = append(found, pid)
-				break
+// held lists the sockets that a process has descriptors of.
+func held(pid int) map[uint64]bool {
+	found := make(map[uint64]bool)
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, link := range links {
+		var inode uint64
+		if target, err := os.Readlink(link); err == nil {
+			if _, err := fmt.Sscanf(target, "socket:[%d]", &inode); err == nil {
+				found[inode] = true
 			}
 		}
 	}

@@ -240,8 +240,8 @@ func (c *cell) finishHalf(pid int) {
 func (c *cell) expectOneReader(one, other int) {
 	c.t.Helper()
 	ones, others := polled(one), polled(other)
-	for _, conn := range append(c.idle, c.fresh...) {
-		if inode := serverSocket(c.t, conn); ones[inode] && others[inode] {
+	for _, inode := range serverSockets(c.t, append(c.idle, c.fresh...)) {
+		if ones[inode] && others[inode] {
 			c.t.Errorf("socket %d: both processes read it", inode)
 		}
 	}
@@ -250,13 +250,11 @@ func (c *cell) expectOneReader(one, other int) {
 // expectHolder expects one process to have every connection that lives, and the other none.
 func (c *cell) expectHolder(one, other int) {
 	c.t.Helper()
-	for _, conn := range append(c.idle, c.fresh...) {
-		if conn.dead {
-			continue
-		}
-		inode := serverSocket(c.t, conn)
-		if have := holders(inode, []int{one, other}); len(have) != 1 || have[0] != one {
-			c.t.Errorf("socket %d: want it with pid %d, have it with %v", inode, one, have)
+	conns := append(c.idle, c.fresh...)
+	ones, others := held(one), held(other)
+	for i, inode := range serverSockets(c.t, conns) {
+		if !conns[i].dead && (!ones[inode] || others[inode]) {
+			c.t.Errorf("socket %d: want it with pid %d only, have it there %v, with pid %d %v", inode, one, ones[inode], other, others[inode])
 		}
 	}
 }
