@@ -1,9 +1,10 @@
 // Package scm passes file descriptors over a connected stream Unix socket: sendmsg and recvmsg with SCM_RIGHTS,
 // see unix(7) and recvmsg(2).
 //
-// It knows nothing of frames, tokens or acks. It promises that descriptors travel with the first byte of what
-// [Send] was given, that [Receive] accepts exactly the announced number of them, that all are close-on-exec, and that
-// none leaks on any path that ends in an error.
+// It knows nothing of frames, tokens or acks. It promises that descriptors travel with the first byte of what [Send] was
+// given, that [Receive] accepts exactly the announced number of them, that all are close-on-exec, and that none leaks on
+// any path that ends in an error. [SendOnce] and [ReceiveOnce] are one system call each, for a protocol whose message is
+// one sendmsg; [PeerUID] tells who is at the other end.
 //
 // One Send and one Receive may run on a connection at the same time. Two Sends may not, nor two Receives, and nothing
 // else may write while a Send runs or read while a Receive runs: their bytes would mix.

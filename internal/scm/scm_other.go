@@ -11,6 +11,9 @@ import (
 	"runtime"
 )
 
+// Supported says whether this platform can pass descriptors.
+const Supported = false
+
 var errPlatform = fmt.Errorf("scm: passing descriptors on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 
 // Send is not supported on this platform.
@@ -21,6 +24,21 @@ func Send(ctx context.Context, conn *net.UnixConn, payload []byte, fds []int) er
 // Receive is not supported on this platform.
 func Receive(ctx context.Context, conn *net.UnixConn, buf []byte, want int) (*Descriptors, error) {
 	return nil, errPlatform
+}
+
+// SendOnce is not supported on this platform.
+func SendOnce(conn *net.UnixConn, payload []byte, fds []int) (n int, err error) {
+	return 0, errPlatform
+}
+
+// ReceiveOnce is not supported on this platform.
+func ReceiveOnce(ctx context.Context, conn *net.UnixConn, buf []byte) (n int, d *Descriptors, err error) {
+	return 0, nil, errPlatform
+}
+
+// PeerUID is not supported on this platform.
+func PeerUID(conn *net.UnixConn) (uid int, err error) {
+	return -1, errPlatform
 }
 
 // Pair is not supported on this platform.
