@@ -69,7 +69,8 @@ func ReasonFor(err error) Reason {
 		{ErrMalformed, ReasonMalformed}, {ErrTooLarge, ReasonMalformed}, {ErrUnknownMessage, ReasonMalformed}, {ErrOffer, ReasonMalformed},
 		{ErrUnexpectedMessage, ReasonUnexpected},
 		{ErrDescriptorCount, ReasonDescriptors}, {ErrTruncated, ReasonDescriptors}, {ErrControlMessage, ReasonDescriptors},
-		{ErrFrameTimeout, ReasonTimeout},
+		{ErrDescriptorPressure, ReasonDescriptors},
+		{ErrFrameTimeout, ReasonTimeout}, {ErrAckTimeout, ReasonTimeout},
 	} {
 		if errors.Is(err, known.sentinel) {
 			return known.reason
