@@ -1,10 +1,12 @@
 // Package handoff is the protocol by which one process passes descriptors to another over a stream Unix socket: frames,
-// one-time tokens, typed failures. Package restart uses it to upgrade a server; it knows nothing of servers itself.
+// one-time tokens, typed failures, the decision to fall back to reconnect. Package restart uses it to upgrade a server; it
+// knows nothing of servers itself.
 //
 // # Who should not use it
 //
 // To start a new generation of the same program use package restart. To pass one descriptor to a child that you start,
-// os/exec's ExtraFiles is enough.
+// os/exec's ExtraFiles is enough. To send connections to processes that can as well be reached by address, use a proxy: a
+// handoff saves its copying, and costs that both sides run on one machine, as one user or as two that trust each other.
 //
 // # On the wire
 //
@@ -60,6 +62,31 @@
 //
 // Kinds of entries are "listener", "packet", "file" and "state" before READY, and "connection" after COMMITTED, whose data
 // is a CBOR map of package restart's (connection.go): what was read ahead, what is left of its idle time, socket options.
+//
+// # The bare form
+//
+// One attempt is one sendmsg(2) of exactly 16 bytes, the token, with exactly one descriptor attached (SCM_RIGHTS), and
+// nothing else: no frame, no answer. Each attempt has a connection of its own, which its sender closes (DialBare), or
+// several follow one another on one connection (SendBare). ReceiveBare is the other side of both. It is what programs in
+// other languages can speak in a few lines, and what a broker speaks that only hands out. Because nothing answers, a sender
+// learns only that the kernel took the descriptor; who must know more uses a Session.
+//
+// # Failures
+//
+// A handoff that fails is no error of the client's: it is served by reconnect, by the process that still holds the
+// connection. Whatever went wrong is first a sentinel error, in a Failure if it happened on the way; Classify says what it
+// tells about the peer, FallbackFor why there is a reconnect, and a Policy stops attempts for a peer that fails too often.
+//
+//	error                                                        Class               Fallback
+//	ErrPermission                                                permission denied   permission denied
+//	ErrTokenMismatch, all of a token, ErrRefused, broken frames  integrity mismatch  integrity mismatch
+//	ErrUnavailable, ErrWouldBlock, ErrSendFailed, ErrAckTimeout  ack timeout         ack timeout
+//	ErrDescriptorPressure                                        –                   descriptor pressure
+//	ErrUnsupported, ErrPolicy                                    –                   service policy disabled
+//
+// A RefusedError goes by its Reason. The remaining fallbacks, and the time to retry, come from Policy.Decide.
+//
+// An offer whose ack must come is held in an AckRegistry, one that cannot be sent yet in a PendingQueue.
 //
 // # Tokens
 //

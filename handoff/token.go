@@ -76,6 +76,19 @@ func (t Token) Equal(other Token) bool {
 	return t.secret != nil && other.secret != nil && subtle.ConstantTimeCompare([]byte(*t.secret), []byte(*other.secret)) == 1
 }
 
+// Verify compares with the wire form that a peer presented, in constant time. It tells apart ErrTokenMissing,
+// ErrTokenLength and ErrTokenMismatch, and consumes nothing: see TokenStore.Redeem.
+func (t Token) Verify(presented []byte) error {
+	token, err := ParseToken(presented)
+	if err != nil {
+		return err
+	}
+	if !token.Equal(t) {
+		return ErrTokenMismatch
+	}
+	return nil
+}
+
 // Expose returns a copy of the wire bytes, nil for the zero Token. It is the one way to see them: to send them.
 func (t Token) Expose() []byte {
 	if t.secret == nil {
