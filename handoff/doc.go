@@ -74,8 +74,11 @@
 // # Failures
 //
 // A handoff that fails is no error of the client's: it is served by reconnect, by the process that still holds the
-// connection. Whatever went wrong is first a sentinel error, in a Failure if it happened on the way; Classify says what it
-// tells about the peer, FallbackFor why there is a reconnect, and a Policy stops attempts for a peer that fails too often.
+// connection. The exception is a connection that Reached a peer which may still adopt it: that is closed, because no owner
+// is better than two.
+//
+// Whatever went wrong is first a sentinel error, in a Failure if it happened on the way; Classify says what it tells about
+// the peer, FallbackFor why there is a reconnect, and a Policy stops attempts for a peer that fails too often.
 //
 //	error                                                        Class               Fallback
 //	ErrPermission                                                permission denied   permission denied

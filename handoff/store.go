@@ -43,10 +43,11 @@ type TokenStore struct {
 	// Now tells the time; nil means time.Now.
 	Now func() time.Time
 
-	mu      sync.Mutex
-	salt    [sha256.Size]byte
-	salted  bool
-	pending map[digest]pendingToken
+	mu       sync.Mutex
+	salt     [sha256.Size]byte
+	salted   bool
+	pending  map[digest]pendingToken
+	earliest time.Time // nothing expires before
 }
 
 // digest is what tokens are looked up by. A map answers sooner or later depending on the key; a salted hash of the
@@ -165,15 +166,27 @@ func (s *TokenStore) addLocked(token Token) error {
 	if s.pending == nil {
 		s.pending = make(map[digest]pendingToken)
 	}
-	s.pending[key] = pendingToken{token: token, expires: s.now().Add(ttl)}
+	expires := s.now().Add(ttl)
+	if len(s.pending) == 0 || expires.Before(s.earliest) {
+		s.earliest = expires
+	}
+	s.pending[key] = pendingToken{token: token, expires: expires}
 	return nil
 }
 
+// expireLocked looks at all tokens only if one of them can have expired: a store that stays full is asked very often.
 func (s *TokenStore) expireLocked() {
 	now := s.now()
+	if now.Before(s.earliest) {
+		return
+	}
+	s.earliest = time.Time{}
 	for key, found := range s.pending {
-		if !now.Before(found.expires) {
+		switch {
+		case !now.Before(found.expires):
 			delete(s.pending, key)
+		case s.earliest.IsZero() || found.expires.Before(s.earliest):
+			s.earliest = found.expires
 		}
 	}
 }

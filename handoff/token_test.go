@@ -189,6 +189,29 @@ func TestInvariant7TokenStoreIsBounded(t *testing.T) {
 	}
 }
 
+func TestTokenStoreMakesRoomAsTokensExpire(t *testing.T) {
+	at := &clock{now: time.Unix(1000, 0)}
+	store := &TokenStore{Capacity: 2, Now: at.Now}
+	for _, test := range []struct {
+		after time.Duration
+		want  error
+	}{
+		{0, nil},
+		{10 * time.Second, nil},
+		{20*time.Second - 1, ErrTokenStoreFull},
+		{1, nil}, // the first has expired
+		{10*time.Second - 1, ErrTokenStoreFull},
+		{1, nil}, // the second
+		{0, ErrTokenStoreFull},
+		{time.Hour, nil},
+	} {
+		at.now = at.now.Add(test.after)
+		if _, have := store.Issue(); !errors.Is(have, test.want) {
+			t.Errorf("at %v: want %v, have %v", at.now, test.want, have)
+		}
+	}
+}
+
 func TestTokenCollisionsAreRetried16Times(t *testing.T) {
 	for _, test := range []struct {
 		collisions int
