@@ -310,6 +310,7 @@ func FuzzReceiveBare(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	f.Cleanup(func() { null.Close() })
 	f.Fuzz(func(t *testing.T, message []byte, count uint8) {
 		if len(message) == 0 || len(message) > 4096 {
 			return
