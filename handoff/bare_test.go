@@ -92,7 +92,7 @@ func TestBareByDial(t *testing.T) {
 		t.Fatal(err)
 	}
 	through(t, file, read)
-	if flags, err := fcntl(file, syscall.F_GETFD); err != nil || flags&syscall.FD_CLOEXEC == 0 {
+	if flags, err := fcntl(int(file.Fd()), syscall.F_GETFD); err != nil || flags&syscall.FD_CLOEXEC == 0 {
 		t.Errorf("want close-on-exec, have flags %#x, %v", flags, err)
 	}
 	if err := file.Close(); err != nil {

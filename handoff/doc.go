@@ -23,7 +23,8 @@
 //	  2   WELCOME    predecessor  1 version, 2 capabilities, 3 generation, 4 limits {1 body bytes, 2 descriptors}, 5 pid
 //	  3   REFUSE     predecessor  1 reason, 2 detail
 //	  4   OFFER      predecessor  1 id, 2 token, 3 count, 4 entries, 5 more
-//	                              entry {1 id, 2 kind, 3 name, 4 network, 5 address, 6 data, 7 has a descriptor}
+//	                              entry {1 id, 2 kind, 3 name, 4 network, 5 address, 6 data, 7 has a descriptor,
+//	                                     8 bytes of the whole value, 9 where in it data begins}
 //	  5   ACK        successor    1 offer id, 2 results {1 entry id, 2 accepted, 3 reason, 4 detail}
 //	  6   GRANT      predecessor  1 offer ids
 //	  7   READY      successor    1 probation in ms
@@ -33,13 +34,14 @@
 //	 11   COMMITTED  predecessor  –
 //	 12   ROLLBACK   either       1 reason, 2 detail
 //	 13   BYE        predecessor  1 an upgrade was asked for, 2 a stop was
+//	 14   COUNTED    predecessor  1 totals {1 name, 2 value}
 //
 // An upgrade in version 1:
 //
 //	successor                predecessor
 //	HELLO                →
 //	                     ←   WELCOME, or REFUSE
-//	                     ←   OFFER of listeners, packet sockets, files, state   repeated while it says more
+//	                     ←   OFFER of listeners, packet sockets, files, state, counters   repeated while it says more
 //	ACK                  →
 //	… the application starts …
 //	READY                →
@@ -53,6 +55,7 @@
 //	                     ←   OFFER of connections, 253 at most, four of them unanswered at most
 //	ACK                  →
 //	                     ←   GRANT of that offer: from here the successor reads and writes them
+//	                     ←   COUNTED, when it has counted on: now and then, before each GRANT, and last before BYE
 //	                     ←   ROLLBACK, after the commit: what was not granted stays the predecessor's
 //	                     ←   BYE
 //
@@ -60,8 +63,19 @@
 // capabilities are skipped, unknown types end the session. A predecessor that is alive never closes the session without
 // ROLLBACK or BYE: to the successor, the end of the stream means its death, and what it has acknowledged is its own.
 //
-// Kinds of entries are "listener", "packet", "file" and "state" before READY, and "connection" after COMMITTED, whose data
-// is a CBOR map of package restart's (connection.go): what was read ahead, what is left of its idle time, socket options.
+// Capabilities of version 1 are "listeners", "packets", "files", "state", "connections", and, which the first peers did not
+// have, "parts" and "counters". A side sends only what both have.
+//
+// Kinds of entries are "listener", "packet", "file", "state" and "counter" before READY, and "connection" after COMMITTED,
+// whose data is a CBOR map of package restart's (connection.go): what was read ahead, what is left of its idle time, socket
+// options. The data of a counter is its value, as 8 bytes, big-endian.
+//
+// A state of more than 512 KiB comes in parts ("parts"): entries of one name and one key 8, in their order, key 9 counting
+// what came before, with no other state between them, in as many offers as it takes. What contradicts that, or is not
+// whole when an offer comes without key 5, ends the session.
+//
+// COUNTED ("counters") has totals, not differences: the value of each counter in the predecessor, if it changed since
+// it was last told. The successor adds what is new to its own.
 //
 // # The bare form
 //

@@ -25,10 +25,17 @@ const (
 	// CapabilityEscrow is that of live connections that are offered on probation, can be taken back until the commit, and are no more
 	// than the successor has credit for. It needs a ledger, which is memory that two processes share.
 	CapabilityEscrow = "escrow"
+	// CapabilityParts is that of inline values in several entries, because they are larger than MaxData.
+	CapabilityParts = "parts"
+	// CapabilityCounters is that of counters: entries of that kind, and COUNTED.
+	CapabilityCounters = "counters"
 )
 
 func capabilities() []string {
-	return []string{CapabilityListeners, CapabilityPackets, CapabilityFiles, CapabilityState, CapabilityConnections, CapabilityEscrow}
+	return []string{
+		CapabilityListeners, CapabilityPackets, CapabilityFiles, CapabilityState, CapabilityConnections, CapabilityEscrow,
+		CapabilityParts, CapabilityCounters,
+	}
 }
 
 // refusalTimeout is how long a refusal may take to be written to a peer that perhaps does not read.

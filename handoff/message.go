@@ -39,6 +39,7 @@ const (
 	kindCommitted
 	kindRollback
 	kindBye
+	kindCounted
 )
 
 // Hello opens a session: the successor says what it speaks and proves that it was chosen.
@@ -129,6 +130,7 @@ func (*Commit) kind() uint8    { return kindCommit }
 func (*Committed) kind() uint8 { return kindCommitted }
 func (*Rollback) kind() uint8  { return kindRollback }
 func (*Bye) kind() uint8       { return kindBye }
+func (*Counted) kind() uint8   { return kindCounted }
 
 // messages makes an empty message of each type.
 var messages = map[uint8]func() Message{
@@ -145,6 +147,7 @@ var messages = map[uint8]func() Message{
 	kindCommitted: func() Message { return new(Committed) },
 	kindRollback:  func() Message { return new(Rollback) },
 	kindBye:       func() Message { return new(Bye) },
+	kindCounted:   func() Message { return new(Counted) },
 }
 
 func decodeMessage(kind uint8, body []byte) (Message, error) {
@@ -156,8 +159,8 @@ func decodeMessage(kind uint8, body []byte) (Message, error) {
 	if err := wire.Decode(kind, body, message); err != nil {
 		return nil, err
 	}
-	if offer, ok := message.(*Offer); ok {
-		return message, offer.check()
+	if bounded, ok := message.(interface{ check() error }); ok {
+		return message, bounded.check()
 	}
 	return message, nil
 }

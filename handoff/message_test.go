@@ -23,9 +23,10 @@ var update = flag.Bool("update", false, "write testdata/v1.golden anew; its byte
 // transcript is an upgrade in version 1, with each kind of message in it.
 func transcript(t *testing.T) []Message {
 	token := parse(t, secret)
+	first := []string{CapabilityListeners, CapabilityPackets, CapabilityFiles, CapabilityState, CapabilityConnections}
 	return []Message{
-		&Hello{Version: 1, Capabilities: capabilities(), Token: token, PID: 4711},
-		&Welcome{Version: 1, Capabilities: capabilities(), Generation: 2, Limits: Limits{Body: wire.MaxBody, Descriptors: 253}, PID: 4242},
+		&Hello{Version: 1, Capabilities: first, Token: token, PID: 4711},
+		&Welcome{Version: 1, Capabilities: first, Generation: 2, Limits: Limits{Body: wire.MaxBody, Descriptors: 253}, PID: 4242},
 		&Refuse{Reason: ReasonToken, Detail: "token mismatch"},
 		&Offer{ID: 1, Token: token, Count: 2, More: true, Entries: []Entry{
 			{ID: 1, Kind: "listener", Name: "web", Network: "tcp", Address: "[::]:8080", Described: true},
@@ -33,14 +34,25 @@ func transcript(t *testing.T) []Message {
 		}},
 		&Offer{ID: 2, Entries: []Entry{{ID: 3, Kind: "state", Name: "sessions", Data: []byte{1, 2, 3}}}},
 		&Ack{Offer: 1, Results: []Result{{ID: 1, Accepted: true}, {ID: 2, Reason: ReasonKind, Detail: "unknown kind"}}},
-		&Ready{Probation: 5000, Credit: 18000},
+		&Ready{Probation: 5000},
 		&Ping{Number: 1},
-		&Pong{Number: 1, Credit: 17000},
+		&Pong{Number: 1},
 		&Grant{Offers: []uint64{1, 2}},
 		&Commit{},
 		&Committed{},
 		&Rollback{Reason: ReasonUnhealthy, Detail: "no database"},
 		&Bye{Upgrade: true, Stop: true},
+		// What came later.
+		&Hello{Version: 1, Capabilities: []string{CapabilityState, CapabilityParts, CapabilityCounters}, Token: token},
+		&Offer{ID: 3, More: true, Entries: []Entry{
+			{ID: 4, Kind: "counter", Name: "requests", Data: []byte{0, 0, 0, 0, 0, 0, 1, 0}},
+			{ID: 5, Kind: "state", Name: "rooms", Data: []byte{1, 2, 3}, Size: 5},
+		}},
+		&Offer{ID: 4, Entries: []Entry{{ID: 6, Kind: "state", Name: "rooms", Data: []byte{4, 5}, Size: 5, Offset: 3}}},
+		&Ready{Credit: 18000},
+		&Pong{Number: 2, Credit: 17000},
+		&Ack{Offer: 5, Results: []Result{{ID: 1, Accepted: true}}, Credit: 16747},
+		&Counted{Totals: []Total{{Name: "requests", Value: 4711}, {Name: "errors", Value: 1}}},
 	}
 }
 
@@ -155,6 +167,12 @@ func TestInvariant7ImpossibleOffersAreRefused(t *testing.T) {
 		"long kind":                  {Entries: []Entry{{Kind: long}}},
 		"long address":               {Entries: []Entry{{Kind: "state", Address: long}}},
 		"much data":                  {Entries: []Entry{{Kind: "state", Data: make([]byte, MaxData+1)}}},
+		"part of nothing":            {Entries: []Entry{{Kind: "state", Data: []byte{1}, Offset: 1}}},
+		"part beyond the end":        {Entries: []Entry{{Kind: "state", Data: []byte{1, 2}, Size: 2, Offset: 1}}},
+		"part behind the end":        {Entries: []Entry{{Kind: "state", Data: []byte{1}, Size: 2, Offset: 2}}},
+		"part at the end of numbers": {Entries: []Entry{{Kind: "state", Data: []byte{1, 2}, Size: 1<<64 - 1, Offset: 1<<64 - 2}}},
+		"empty part":                 {Entries: []Entry{{Kind: "state", Size: 2, Offset: 1}}},
+		"part with a descriptor":     {Count: 1, Token: token, Entries: []Entry{{Kind: "state", Data: []byte{1}, Size: 2, Described: true}}},
 	} {
 		frame, err := wire.AppendFrame(nil, kindOffer, offer)
 		if err != nil {
@@ -162,6 +180,31 @@ func TestInvariant7ImpossibleOffersAreRefused(t *testing.T) {
 		}
 		if _, err := decodeMessage(kindOffer, frame[wire.HeaderSize:]); !errors.Is(err, ErrOffer) {
 			t.Errorf("%s: want ErrOffer, have %v", name, err)
+		}
+	}
+}
+
+func TestInvariant7ImpossibleTotalsAreRefused(t *testing.T) {
+	for name, counted := range map[string]*Counted{
+		"too many":  {Totals: make([]Total, MaxTotals+1)},
+		"no name":   {Totals: []Total{{Value: 1}}},
+		"long name": {Totals: []Total{{Name: strings.Repeat("x", MaxName+1)}}},
+	} {
+		frame, err := wire.AppendFrame(nil, kindCounted, counted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decodeMessage(kindCounted, frame[wire.HeaderSize:]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: want ErrMalformed, have %v", name, err)
+		}
+	}
+	for name, body := range map[string][]byte{
+		"negative":       {0xa1, 1, 0x81, 0xa2, 1, 0x61, 'a', 2, 0x20},
+		"fraction":       {0xa1, 1, 0x81, 0xa2, 1, 0x61, 'a', 2, 0xf9, 0x38, 0},
+		"beyond 64 bits": {0xa1, 1, 0x81, 0xa2, 1, 0x61, 'a', 2, 0xc2, 0x49, 1, 0, 0, 0, 0, 0, 0, 0, 0},
+	} {
+		if message, err := decodeMessage(kindCounted, body); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: want ErrMalformed, have %+v, %v", name, message, err)
 		}
 	}
 }
@@ -184,6 +227,7 @@ func TestOffersPackEntriesWithinBounds(t *testing.T) {
 		}
 		return entries
 	}
+	long := strings.Repeat("x", MaxName)
 	for _, test := range []struct {
 		name    string
 		entries []Entry
@@ -195,6 +239,7 @@ func TestOffersPackEntriesWithinBounds(t *testing.T) {
 		{"254 descriptors", repeat(254, Entry{Descriptor: file}), []int{253, 1}},
 		{"large values", repeat(3, Entry{Data: make([]byte, MaxData)}), []int{1, 1, 1}},
 		{"many small values", repeat(1500, Entry{Data: []byte{1}}), []int{1024, 476}},
+		{"long names and a large value", append(repeat(1000, Entry{Kind: long, Name: long}), Entry{Data: make([]byte, MaxData), Name: long, Address: long}), []int{722, 278, 1}},
 	} {
 		var have []int
 		next := uint64(1)

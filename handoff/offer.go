@@ -17,8 +17,13 @@ const (
 	MaxDescriptors = scm.MaxDescriptors
 	// MaxName is the number of bytes of a name, network or address.
 	MaxName = 512
-	// MaxData is the number of bytes of an entry's inline value.
+	// MaxData is the number of bytes of an entry's inline value, or of a part of one.
 	MaxData = 512 << 10
+
+	// An offer is begun anew before its entries weigh more than this in bytes; a body holds more. An entry of the
+	// largest kind fits, with entryOverhead for what CBOR and the numbers in it need.
+	maxOffer      = MaxData + 256<<10
+	entryOverhead = 64
 )
 
 var (
@@ -49,6 +54,11 @@ type Entry struct {
 	Data    []byte `cbor:"6,keyasint,omitempty"`
 	// Described says that a descriptor comes with it.
 	Described bool `cbor:"7,keyasint,omitempty"`
+	// Size is the bytes of the whole value if Data is only a part of it, and Offset where in it the part begins. Parts need
+	// CapabilityParts. They follow one another without a gap, and with no other value between them. 0 means that Data is
+	// all.
+	Size   uint64 `cbor:"8,keyasint,omitempty"`
+	Offset uint64 `cbor:"9,keyasint,omitempty"`
 	// Descriptor is that descriptor. On the sending side it stays the caller's; on the receiving side it belongs to the offer
 	// (see Offer.Close) until the receiver sets the field to nil, or takes what is in it.
 	Descriptor *Descriptor `cbor:"-"`
@@ -86,6 +96,9 @@ func (o *Offer) check() error {
 		if len(entry.Data) > MaxData {
 			return fmt.Errorf("%w: entry %d has %d bytes of data, at most %d", ErrOffer, entry.ID, len(entry.Data), MaxData)
 		}
+		if err := entry.checkPart(); err != nil {
+			return err
+		}
 		ids = append(ids, entry.ID)
 	}
 	slices.Sort(ids)
@@ -102,6 +115,25 @@ func (o *Offer) check() error {
 		return fmt.Errorf("%w: %d descriptors announced: %w", ErrOffer, o.Count, ErrTokenMissing)
 	}
 	return nil
+}
+
+// checkPart holds a part of a value against the whole that it announces.
+func (e *Entry) checkPart() error {
+	length := uint64(len(e.Data))
+	switch {
+	case e.Size == 0 && e.Offset == 0:
+		return nil // not a part
+	case length == 0 || e.Described:
+		return fmt.Errorf("%w: entry %d, %.64q, is a part with %d bytes of data, descriptor %v", ErrOffer, e.ID, e.Name, length, e.Described)
+	case e.Offset >= e.Size || length > e.Size-e.Offset:
+		return fmt.Errorf("%w: entry %d, %.64q, has bytes %d to %d of a value of %d", ErrOffer, e.ID, e.Name, e.Offset, e.Offset+length, e.Size)
+	}
+	return nil
+}
+
+// weight is about what an entry takes in a frame, in bytes, and rather more.
+func (e *Entry) weight() int {
+	return entryOverhead + len(e.Kind) + len(e.Name) + len(e.Network) + len(e.Address) + len(e.Data)
 }
 
 // descriptors lists the numbers behind the entries, which the caller keeps open.
@@ -125,16 +157,16 @@ func (o *Offer) descriptors() ([]int, error) {
 func Offers(entries []Entry) []*Offer {
 	current := &Offer{ID: 1, More: true}
 	offers := []*Offer{current}
-	data := 0
+	weight := 0
 	for i, entry := range entries {
 		entry.ID = uint64(i + 1)
 		entry.Described = entry.Descriptor != nil
-		if len(current.Entries) == MaxEntries || current.Count == MaxDescriptors || data+len(entry.Data) > MaxData {
+		if len(current.Entries) == MaxEntries || current.Count == MaxDescriptors || weight+entry.weight() > maxOffer {
 			current = &Offer{ID: current.ID + 1, More: true}
 			offers = append(offers, current)
-			data = 0
+			weight = 0
 		}
-		data += len(entry.Data)
+		weight += entry.weight()
 		if entry.Described {
 			current.Count++
 		}
