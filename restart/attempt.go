@@ -115,7 +115,9 @@ func (a *attempt) offer(ctx context.Context, capabilities []string) error {
 		if offer.Token, err = tokens.Issue(); err != nil {
 			return err
 		}
-		if err := a.session.Send(ctx, offer); err != nil {
+		err := a.session.Send(ctx, offer)
+		tokens.Revoke(offer.Token) // the successor consumes it, not this side
+		if err != nil {
 			return err
 		}
 		message, err := a.session.Receive(ctx)

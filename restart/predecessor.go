@@ -62,6 +62,7 @@ func (g *Generation) inherit(socket *net.UnixConn, token handoff.Token) error {
 	g.sockets.Pause()
 	g.predecessor = &predecessor{session: handoff.NewSession(socket), gone: make(chan struct{})}
 	g.number = 2 // at least
+	g.states.disinherit()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), g.options.UpgradeTimeout, ErrUpgradeTimeout)
 	defer cancel()
 	if err := g.receiveInheritance(ctx, token); err != nil {
@@ -96,7 +97,12 @@ func (g *Generation) receiveInheritance(ctx context.Context, token handoff.Token
 		if !ok {
 			return refusal("OFFER", message)
 		}
-		if err := session.Send(ctx, g.accept(offer)); err != nil {
+		ack, err := g.accept(offer)
+		if err != nil {
+			g.refuse(err)
+			return err
+		}
+		if err := session.Send(ctx, ack); err != nil {
 			return err
 		}
 		more = offer.More
@@ -104,20 +110,35 @@ func (g *Generation) receiveInheritance(ctx context.Context, token handoff.Token
 	return nil
 }
 
-// accept takes the entries of an offer over, and closes what it refuses.
-func (g *Generation) accept(offer *handoff.Offer) *handoff.Ack {
+// refuse tells the predecessor that its offers contradict each other, so that its error can say so.
+func (g *Generation) refuse(cause error) {
+	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+	defer cancel()
+	_ = g.predecessor.session.Send(ctx, &handoff.Rollback{Reason: handoff.ReasonFor(cause), Detail: cause.Error()}) // it sees our end, too
+}
+
+// accept takes the entries of an offer over, and closes what it refuses. It fails, with handoff.ErrOffer, if the offers so
+// far do not fit together.
+func (g *Generation) accept(offer *handoff.Offer) (*handoff.Ack, error) {
 	defer offer.Close()
 	ack := &handoff.Ack{Offer: offer.ID}
 	for i := range offer.Entries {
 		entry := &offer.Entries[i]
 		result := handoff.Result{ID: entry.ID, Accepted: true}
-		if err := g.acceptEntry(entry); err != nil {
+		err := g.acceptEntry(entry)
+		if errors.Is(err, handoff.ErrOffer) {
+			return nil, err
+		}
+		if err != nil {
 			result.Accepted, result.Reason, result.Detail = false, acceptReason(err), err.Error()
 			g.log.Warn("refused what the predecessor offers", "kind", entry.Kind, "name", entry.Name, "error", err)
 		}
 		ack.Results = append(ack.Results, result)
 	}
-	return ack
+	if !offer.More {
+		return ack, g.states.complete()
+	}
+	return ack, nil
 }
 
 var errKind = errors.New("unknown kind of entry")
@@ -140,8 +161,7 @@ func (g *Generation) acceptEntry(entry *handoff.Entry) error {
 		g.predecessor.ledger = book
 		return err
 	case entry.Kind == kindState && entry.Descriptor == nil:
-		g.states.inherit(*entry)
-		return nil
+		return g.states.inherit(entry)
 	case entry.Descriptor != nil && (kind == listener.KindListener || kind == listener.KindPacket || kind == listener.KindFile):
 		socket := listener.Socket{Name: entry.Name, Kind: kind, Network: entry.Network, Address: entry.Address, File: entry.Descriptor.File(entry.Name)}
 		return g.sockets.Inherit(socket) // which owns the file, whatever it answers
@@ -188,7 +208,7 @@ func (a *attempt) entries(capabilities []string) ([]handoff.Entry, error) {
 	if !able[handoff.CapabilityState] {
 		return entries, nil
 	}
-	states, err := a.states.entries()
+	states, err := a.states.entries(able[handoff.CapabilityParts])
 	if err != nil {
 		closeEntries(entries)
 		return nil, err
