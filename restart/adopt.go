@@ -143,8 +143,10 @@ func (p *probation) handleConnections(ctx context.Context, message handoff.Messa
 			p.log.Warn("cannot adopt connections", "error", err)
 		}
 		return nil
+	case *handoff.Counted:
+		return p.counters.hear(message, p.log)
 	default:
-		return handoff.Unexpected("PING, OFFER or GRANT", message)
+		return handoff.Unexpected("PING, OFFER, GRANT or COUNTED", message)
 	}
 }
 

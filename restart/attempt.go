@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/segue-go/segue/handoff"
@@ -22,6 +23,7 @@ type attempt struct {
 	hello     time.Duration // how long the candidate may take to show the token
 	wants     time.Duration // how long it wants to be on probation
 	mover     *mover        // nil if it takes no connections
+	counting  *counting     // nil if it has no counters
 	granted   bool          // the candidate may accept, and this generation's listeners are paused
 	doubted   bool          // it is granted and silent: this generation accepts as well
 }
@@ -61,7 +63,8 @@ func (a *attempt) run(ctx context.Context, tokens *handoff.TokenStore, expected 
 	}
 	a.log.Info("handed over", "generation", a.number, "successor", a.candidate.pid(), "took", time.Since(started))
 	a.candidate.release()
-	a.successor = &successor{session: a.session, incoming: a.incoming, stopReading: stop, mover: a.mover}
+	a.successor = &successor{session: a.session, incoming: a.incoming, stopReading: stop, mover: a.mover, counting: a.counting}
+	a.counting.start()
 	return nil
 }
 
@@ -79,7 +82,12 @@ func (a *attempt) handOver(ctx context.Context, tokens *handoff.TokenStore, expe
 	if err := a.candidate.greeted(hello); err != nil {
 		return err
 	}
-	a.mover = a.newMover(a.session, hello.Capabilities)
+	if slices.Contains(hello.Capabilities, handoff.CapabilityCounters) {
+		a.counting = newCounting(&a.counters, a.session, a.log)
+	}
+	if a.mover = a.newMover(a.session, hello.Capabilities); a.mover != nil {
+		a.mover.counting = a.counting
+	}
 	if err := a.offer(starting, hello.Capabilities); err != nil {
 		return err
 	}

@@ -24,6 +24,8 @@ type Generation struct {
 	pidFile pidFile
 	door    door
 
+	counters counters
+
 	// predecessor is the other end of the upgrade that started this process; nil in a first generation.
 	predecessor *predecessor
 	number      int

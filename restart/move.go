@@ -37,11 +37,12 @@ var errMove = errors.New("successor takes no connections")
 // Ownership passes with GRANT: the successor does nothing with what it has acknowledged before, and this side does nothing
 // with it after. What is not granted comes back to this side's server.
 type mover struct {
-	session *handoff.Session
-	log     *slog.Logger
-	origins []*origin
-	spread  time.Duration
-	escrow  *escrow // nil: nothing can be taken back
+	session  *handoff.Session
+	log      *slog.Logger
+	origins  []*origin
+	spread   time.Duration
+	escrow   *escrow   // nil: nothing can be taken back
+	counting *counting // nil if the successor has no counters
 
 	departures *departures
 	underWay   map[uint64]*batch // offers that were not answered
@@ -246,6 +247,7 @@ func (m *mover) grant(ctx context.Context, b *batch, ack *handoff.Ack) error {
 	if m.escrow != nil {
 		m.escrow.hold(granted) // before it can be known over there
 	}
+	m.counting.tell(moveTimeout) // so that no counter decreases for the clients of these connections
 	err := m.write(ctx, &handoff.Grant{Offers: []uint64{b.offer.ID}})
 	m.tally.adopt(granted)
 	if m.escrow == nil {

@@ -63,6 +63,7 @@ func (g *Generation) inherit(socket *net.UnixConn, token handoff.Token) error {
 	g.predecessor = &predecessor{session: handoff.NewSession(socket), gone: make(chan struct{})}
 	g.number = 2 // at least
 	g.states.disinherit()
+	g.counters.disinherit()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), g.options.UpgradeTimeout, ErrUpgradeTimeout)
 	defer cancel()
 	if err := g.receiveInheritance(ctx, token); err != nil {
@@ -162,6 +163,8 @@ func (g *Generation) acceptEntry(entry *handoff.Entry) error {
 		return err
 	case entry.Kind == kindState && entry.Descriptor == nil:
 		return g.states.inherit(entry)
+	case entry.Kind == kindCounter && entry.Descriptor == nil:
+		return g.counters.inherit(entry)
 	case entry.Descriptor != nil && (kind == listener.KindListener || kind == listener.KindPacket || kind == listener.KindFile):
 		socket := listener.Socket{Name: entry.Name, Kind: kind, Network: entry.Network, Address: entry.Address, File: entry.Descriptor.File(entry.Name)}
 		return g.sockets.Inherit(socket) // which owns the file, whatever it answers
@@ -204,6 +207,9 @@ func (a *attempt) entries(capabilities []string) ([]handoff.Entry, error) {
 	if err != nil {
 		closeEntries(entries)
 		return nil, fmt.Errorf("offer sockets: %w", err)
+	}
+	if able[handoff.CapabilityCounters] {
+		entries = append(entries, a.counters.entries()...)
 	}
 	if !able[handoff.CapabilityState] {
 		return entries, nil

@@ -14,18 +14,23 @@ type successor struct {
 	session     *handoff.Session
 	incoming    <-chan received
 	stopReading context.CancelFunc
-	mover       *mover // nil if it takes no connections
+	mover       *mover    // nil if it takes no connections
+	counting    *counting // nil if it has no counters
 }
 
 // bye tells that this generation has gone, and whether it was asked for an upgrade that it could not serve any more.
 func (s *successor) bye(upgrade bool) {
+	s.counting.finish()
 	s.say(&handoff.Bye{Upgrade: upgrade})
 	s.stopReading()
 	_ = s.session.Close()
 }
 
 // stop passes a stop signal on that came when this generation had just handed over.
-func (s *successor) stop() { s.say(&handoff.Bye{Stop: true}) }
+func (s *successor) stop() {
+	s.counting.tell(byeTimeout) // it listens no longer then
+	s.say(&handoff.Bye{Stop: true})
+}
 
 func (s *successor) say(bye *handoff.Bye) {
 	ctx, cancel := context.WithTimeout(context.Background(), byeTimeout)
