@@ -40,6 +40,7 @@
 // generation.go and run.go are the life of a generation. upgrade.go is the one goroutine that upgrades, attempt.go and
 // rollback.go are one upgrade seen from the predecessor; candidate.go is the process it is about, of which there are two
 // kinds (offspring.go, visitor.go and takeover.go). predecessor.go and probation.go are the same upgrade seen from the
-// successor. move.go and adopt.go are the two sides of connections that move, connection.go is what travels with one. spawn.go, slot_unix.go and inherited_unix.go deal with tableflip, fence_linux.go with making sure that a
+// successor. move.go and adopt.go are the two sides of connections that move, connection.go is what travels with one. state.go and
+// counter.go are what else a successor goes on with. spawn.go, slot_unix.go and inherited_unix.go deal with tableflip, fence_linux.go with making sure that a
 // process is dead.
 package restart

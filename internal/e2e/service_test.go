@@ -43,6 +43,7 @@ type config struct {
 	AllowUID       int           // besides its own and root, to take over
 	Socket         bool          // can be taken over
 	Certificate    string        // file with certificate and key: listen for HTTPS as well
+	LargeState     int           // bytes of a state that is carried along
 }
 
 func (c config) pidFile() string   { return filepath.Join(c.Dir, "pid") }
@@ -144,14 +145,18 @@ func playService() error {
 	if err != nil {
 		return err
 	}
-	mux := saboteur.handler(serviceHandler(gen))
-	gen.HTTP(ln, &http.Server{Handler: mux})
+	mux := serviceHandler(gen)
+	if err := errors.Join(countRequests(gen, mux), carryLargeState(gen, cfg.LargeState, log)); err != nil {
+		return err
+	}
+	handler := saboteur.handler(mux)
+	gen.HTTP(ln, &http.Server{Handler: handler})
 	if cfg.Unix {
 		ln, err := gen.Listen(ctx, "unix", "unix", cfg.unixSocket())
 		if err != nil {
 			return err
 		}
-		gen.HTTP(ln, &http.Server{Handler: mux})
+		gen.HTTP(ln, &http.Server{Handler: handler})
 	}
 	if cfg.Packet {
 		conn, err := gen.ListenPacket(ctx, "udp", "udp", "127.0.0.1:0")
@@ -170,7 +175,7 @@ func playService() error {
 		if err != nil {
 			return err
 		}
-		gen.HTTP(secure, &http.Server{Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}})
+		gen.HTTP(secure, &http.Server{Handler: handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}})
 		log.Info("secure", "address", secure.Addr().String())
 	}
 	journal, err := gen.File("journal", func() (*os.File, error) { return os.Create(filepath.Join(cfg.Dir, "journal")) })
@@ -224,7 +229,7 @@ func echoPackets(gen *restart.Generation, conn net.PacketConn) error {
 }
 
 // serviceHandler answers what the harness asks.
-func serviceHandler(gen *restart.Generation) http.Handler {
+func serviceHandler(gen *restart.Generation) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "generation %d pid %d request %s\n", gen.Number(), os.Getpid(), r.URL.Query().Get("n"))
@@ -286,7 +291,8 @@ var sentinels = map[string]error{
 	"ErrPreflight": restart.ErrPreflight, "ErrSpawn": restart.ErrSpawn, "ErrSuccessorExited": restart.ErrSuccessorExited,
 	"ErrUpgradeTimeout": restart.ErrUpgradeTimeout, "ErrPingTimeout": restart.ErrPingTimeout,
 	"ErrUnhealthy": restart.ErrUnhealthy, "ErrRolledBack": restart.ErrRolledBack,
-	"ErrTooLarge": handoff.ErrTooLarge, "ErrMalformed": handoff.ErrMalformed, "ErrTokenMismatch": handoff.ErrTokenMismatch,
+	"ErrStateTooLarge": restart.ErrStateTooLarge,
+	"ErrTooLarge":      handoff.ErrTooLarge, "ErrMalformed": handoff.ErrMalformed, "ErrTokenMismatch": handoff.ErrTokenMismatch,
 	"ErrUnexpectedMessage": handoff.ErrUnexpectedMessage, "EOF": io.EOF, "ErrAck": handoff.ErrAck,
 	"ErrNotExist": os.ErrNotExist, "ErrPermission": os.ErrPermission,
 }
