@@ -106,13 +106,13 @@ func (p *probation) handle(ctx context.Context, message handoff.Message) error {
 		}
 		p.commit()
 		return nil
-	case *handoff.Offer:
+	case *handoff.Offer, *handoff.Counted:
 		if !p.granted {
 			return handoff.Unexpected("PING or GRANT", message)
 		}
 		return p.handleConnections(ctx, message)
 	default:
-		return refusal("PING, OFFER, GRANT or COMMITTED", message)
+		return refusal("PING, OFFER, GRANT, COUNTED or COMMITTED", message)
 	}
 }
 
