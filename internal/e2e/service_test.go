@@ -232,7 +232,11 @@ func echoPackets(gen *restart.Generation, conn net.PacketConn) error {
 func serviceHandler(gen *restart.Generation) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "generation %d pid %d request %s\n", gen.Number(), os.Getpid(), r.URL.Query().Get("n"))
+		fmt.Fprintf(w, "generation %d pid %d", gen.Number(), os.Getpid())
+		if n := r.URL.Query().Get("n"); n != "" {
+			fmt.Fprintf(w, " request %s", n)
+		}
+		fmt.Fprintln(w)
 	})
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
