@@ -25,11 +25,11 @@
 //	  4   OFFER      predecessor  1 id, 2 token, 3 count, 4 entries, 5 more
 //	                              entry {1 id, 2 kind, 3 name, 4 network, 5 address, 6 data, 7 has a descriptor,
 //	                                     8 bytes of the whole value, 9 where in it data begins}
-//	  5   ACK        successor    1 offer id, 2 results {1 entry id, 2 accepted, 3 reason, 4 detail}
+//	  5   ACK        successor    1 offer id, 2 results {1 entry id, 2 accepted, 3 reason, 4 detail}, 3 credit
 //	  6   GRANT      predecessor  1 offer ids
-//	  7   READY      successor    1 probation in ms
+//	  7   READY      successor    1 probation in ms, 2 credit
 //	  8   PING       predecessor  1 number
-//	  9   PONG       successor    1 number
+//	  9   PONG       successor    1 number, 2 credit
 //	 10   COMMIT     successor    –
 //	 11   COMMITTED  predecessor  –
 //	 12   ROLLBACK   either       1 reason, 2 detail
@@ -41,21 +41,23 @@
 //	successor                predecessor
 //	HELLO                →
 //	                     ←   WELCOME, or REFUSE
-//	                     ←   OFFER of listeners, packet sockets, files, state, counters   repeated while it says more
+//	                     ←   OFFER of listeners, packet sockets, files, state, counters, ledger   repeated while it says more
 //	ACK                  →
 //	… the application starts …
 //	READY                →
 //	                     ←   PING
 //	PONG                 →   the predecessor stops accepting
-//	                     ←   GRANT
+//	                     ←   GRANT of nothing: the successor may accept
 //	… probation: PING and PONG go on …
+//	                     ←   OFFER of connections, 253 at most, four of them unanswered at most, all within the credit
+//	ACK                  →
+//	                     ←   COUNTED, when it has counted on: before each GRANT, after the commit now and then, last before BYE
+//	                     ←   GRANT of that offer: from here the successor reads and writes them, and keeps the ledger
+//	… this repeats as connections come between two requests …
 //	COMMIT               →   the predecessor decides
 //	                     ←   COMMITTED, or ROLLBACK
-//	… the predecessor drains …
-//	                     ←   OFFER of connections, 253 at most, four of them unanswered at most
-//	ACK                  →
-//	                     ←   GRANT of that offer: from here the successor reads and writes them
-//	                     ←   COUNTED, when it has counted on: now and then, before each GRANT, and last before BYE
+//	                     ←   GRANT of nothing: nothing is taken back any more, the ledger is of no use
+//	… the predecessor drains; OFFER, ACK and GRANT go on …
 //	                     ←   ROLLBACK, after the commit: what was not granted stays the predecessor's
 //	                     ←   BYE
 //
@@ -64,11 +66,28 @@
 // ROLLBACK or BYE: to the successor, the end of the stream means its death, and what it has acknowledged is its own.
 //
 // Capabilities of version 1 are "listeners", "packets", "files", "state", "connections", and, which the first peers did not
-// have, "parts" and "counters". A side sends only what both have.
+// have, "parts", "counters" and "escrow". A side sends only what both have.
 //
-// Kinds of entries are "listener", "packet", "file", "state" and "counter" before READY, and "connection" after COMMITTED,
-// whose data is a CBOR map of package restart's (connection.go): what was read ahead, what is left of its idle time, socket
-// options. The data of a counter is its value, as 8 bytes, big-endian.
+// Kinds of entries are "listener", "packet", "file", "state", "counter" and "ledger" before READY, and "connection" after the
+// first GRANT, or, without "escrow", after COMMITTED. The data of a connection is a CBOR map of package restart's
+// (connection.go): what was read ahead, what is left of its idle time, socket options, its slot in the ledger. The data of a counter is
+// its value, as 8 bytes, big-endian.
+//
+// # Connections on probation
+//
+// With "escrow" connections move before the commit, and can be taken back. The predecessor keeps a descriptor of each that it has
+// granted, and touches it only when the successor is dead: killed, and waited for. What the successor has done with it
+// stands in the ledger, an array of 32-bit words, in the byte order of the machine, in a sealed memfd; a connection's slot counts from 1.
+// Bits 0 to 3 of a word are 0 as long as the successor has not touched the connection, 1 from before it first takes bytes on, and 2 when
+// it is between two requests again; then bits 4 to 7 are how many bytes of the next request it has taken nevertheless,
+// three at most, and the upper three bytes are those. What is not 0 or 2 then is closed.
+//
+// Credit is for how many connections the successor has room, beside those that it has acknowledged, and in a PONG beside
+// those that it has been offered: it knows its limit of descriptors. What there is no credit for stays with the predecessor.
+//
+// A predecessor that hears nothing from a granted successor accepts again itself before it gives it up, and a successor that is ready
+// and hears nothing accepts: a connection in the queue of a shared socket goes to one process, so that does no harm. What was acknowledged
+// and not granted is the predecessor's, but for when it is dead.
 //
 // A state of more than 512 KiB comes in parts ("parts"): entries of one name and one key 8, in their order, key 9 counting
 // what came before, with no other state between them, in as many offers as it takes. What contradicts that, or is not
