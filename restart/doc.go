@@ -17,18 +17,19 @@
 // SIGHUP, or Generation.Upgrade, has tableflip start the program that os.Args[0] names now, with the same arguments,
 // environment and directory. The new process says HELLO over a socket that it inherited, with a token that it
 // inherited, and is offered what this one has. When its Run is reached it is ready; from then on, on probation, it
-// accepts, and its predecessor does not. When it asks for the commit after its Options.Probation, the predecessor
-// decides, and leaves: its HTTP/1 connections move to the successor, each as soon as it is between two requests, what cannot
-// move is drained, and Run returns. Package handoff describes each message.
+// accepts, and its predecessor does not. HTTP/1 connections move to it, each as soon as it is between two requests. When it asks for
+// the commit after its Options.Probation, the predecessor decides, and leaves: what has not moved yet does when it can, what
+// cannot move is drained, and Run returns. Package handoff describes each message.
 //
 // With Options.Socket a process that something else started can take over the same way, in place of being the first.
 //
 // # What can go wrong
 //
-// Until the commit, any failure of the successor has the predecessor kill it, wait until it is dead, and accept again;
-// Upgrade returns a typed error. The death of the predecessor, at any moment after the successor was offered the
-// sockets, makes the successor serve. At no moment do both believe that the other one serves: the commit is decided by
-// the predecessor alone, and a predecessor that is alive never closes the session without ROLLBACK or BYE.
+// Until the commit, any failure of the successor has the predecessor kill it, wait until it is dead, accept again, and serve on the
+// connections that had moved and that the successor has left between two requests; Upgrade returns a typed error. The death of the
+// predecessor, at any moment after the successor was offered the sockets, makes the successor serve. At no moment do both
+// believe that the other one serves: the commit is decided by the predecessor alone, and a predecessor that is alive never closes
+// the session without ROLLBACK or BYE. One that merely hears nothing from the other accepts beside it, until it knows.
 //
 // # Who should not use it
 //
@@ -40,7 +41,8 @@
 // generation.go and run.go are the life of a generation. upgrade.go is the one goroutine that upgrades, attempt.go and
 // rollback.go are one upgrade seen from the predecessor; candidate.go is the process it is about, of which there are two
 // kinds (offspring.go, visitor.go and takeover.go). predecessor.go and probation.go are the same upgrade seen from the
-// successor. move.go and adopt.go are the two sides of connections that move, connection.go is what travels with one. state.go and
-// counter.go are what else a successor goes on with. spawn.go, slot_unix.go and inherited_unix.go deal with tableflip, fence_linux.go with making sure that a
-// process is dead.
+// successor; pulse.go is how the one knows that the other is alive. move.go and adopt.go are the two sides of connections that
+// move: departures.go is the queue of those that left their server, escrow.go what is kept of those that were granted, budget.go for
+// how many there is room, tally.go what became of them, and connection.go what travels with one. spawn.go, slot_unix.go and
+// inherited_unix.go deal with tableflip, fence_linux.go with making sure that a process is dead.
 package restart
