@@ -17,16 +17,21 @@ type tally struct {
 	lost      int
 	residual  int             // bytes
 	pauses    []time.Duration // from out of this server to granted to the next
+	first     time.Time       // when the first was offered
+	last      time.Time       // when the last was granted
 }
 
 func (t *tally) offer(c *moving) {
-	t.offered++
+	if t.offered++; t.offered == 1 {
+		t.first = time.Now()
+	}
 	t.residual += len(c.Residual)
 }
 
 func (t *tally) adopt(granted []moving) {
 	t.adopted += len(granted)
 	now := time.Now()
+	t.last = now
 	for _, c := range granted {
 		t.pauses = append(t.pauses, now.Sub(c.At))
 	}

@@ -53,7 +53,13 @@ type line struct {
 	Successor  int    `json:"successor"`
 	Visits     int    `json:"visits"`
 	Cut        int    `json:"cut"`
-	raw        string
+	Moved      int    `json:"moved"`
+
+	Moving   time.Duration `json:"moving"`
+	PauseP50 time.Duration `json:"pause_p50"`
+	PauseP99 time.Duration `json:"pause_p99"`
+
+	raw string
 }
 
 // ownBinary is the test binary.

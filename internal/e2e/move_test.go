@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/segue-go/segue/internal/load"
 )
 
 // A thousand clients that say nothing for the whole time are with the last generation in the end, over the connection that each
@@ -30,6 +32,48 @@ func TestInvariant3IdleConnectionsMoveThroughEachUpgrade(t *testing.T) {
 		s.await("move", func(l line) bool { return l.PID == before && strings.Contains(l.raw, `"moved":1000`) })
 	}
 	for _, c := range conns {
+		if c.ask(s.pid()); c.closed {
+			t.Fatal("the end of the connection was announced")
+		}
+	}
+}
+
+// A server full of connections, some of them busy: all of them move, five times in a row, and nobody waits long.
+func TestInvariant3ThousandsOfConnectionsMove(t *testing.T) {
+	clients, busy, upgrades := 14_900/slowdown, 100, 5
+	if testing.Short() {
+		clients = 1000
+	}
+	s := startService(t, config{Probation: time.Second, Drain: patience, UpgradeTimeout: patience})
+	idle := make([]*keptConn, clients)
+	for i := range idle {
+		idle[i] = dialKept(t, s.address)
+		idle[i].ask(s.pid())
+	}
+	active, err := load.Start(t.Context(), load.Config{Addr: s.address, KeepAlive: busy, Interval: 10 * time.Millisecond * slowdown})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for number := 2; number <= upgrades+1; number++ {
+		before := s.pid()
+		end := active.Mark()
+		s.hangup(number)
+		awaitExit(t, before)
+		end()
+		line := s.await("move", func(l line) bool { return l.PID == before && l.Message == "connections moved" })
+		if line.Moved != clients+busy {
+			t.Errorf("moved: want %d, have %d", clients+busy, line.Moved)
+		}
+		t.Logf("%d connections: %v each, out of their server for %v at P50, %v at P99",
+			line.Moved, (line.Moving / time.Duration(max(line.Moved, 1))).Round(100*time.Nanosecond), line.PauseP50, line.PauseP99)
+	}
+	report := active.Stop()
+	t.Logf("busy clients: %d requests, %d reconnects; pause p50 %v p99 %v max %v", report.Requests, report.Reconnects,
+		report.PauseP50, report.PauseP99, report.PauseMax)
+	if report.Failed != 0 || report.Reconnects != 0 {
+		t.Errorf("want no failure and no reconnect, have %d and %d: %q", report.Failed, report.Reconnects, report.Errors)
+	}
+	for _, c := range idle {
 		if c.ask(s.pid()); c.closed {
 			t.Fatal("the end of the connection was announced")
 		}
