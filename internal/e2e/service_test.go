@@ -44,6 +44,10 @@ type config struct {
 	Socket         bool          // can be taken over
 	Certificate    string        // file with certificate and key: listen for HTTPS as well
 	LargeState     int           // bytes of a state that is carried along
+
+	IdleTimeout       time.Duration // of the http.Server behind Address
+	ReadHeaderTimeout time.Duration
+	WriteTimeout      time.Duration
 }
 
 func (c config) pidFile() string   { return filepath.Join(c.Dir, "pid") }
@@ -150,7 +154,12 @@ func playService() error {
 		return err
 	}
 	handler := saboteur.handler(mux)
-	gen.HTTP(ln, &http.Server{Handler: handler})
+	gen.HTTP(ln, &http.Server{
+		Handler:           handler,
+		IdleTimeout:       cfg.IdleTimeout,
+		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
+		WriteTimeout:      cfg.WriteTimeout,
+	})
 	if cfg.Unix {
 		ln, err := gen.Listen(ctx, "unix", "unix", cfg.unixSocket())
 		if err != nil {
