@@ -115,7 +115,8 @@ func (c *counting) ask() (generation, pid int, err error) {
 func askAll(t *testing.T, clients []*counting, wantPID int) {
 	t.Helper()
 	var failed mishaps
-	forAll(clients, func(c *counting) {
+	forAll(len(clients), func(i int) {
+		c := clients[i]
 		_, pid, err := c.ask()
 		if err == nil && pid != wantPID {
 			err = fmt.Errorf("client %d, answer %d: want it of pid %d, have %d", c.name, c.taken, wantPID, pid)
@@ -125,11 +126,11 @@ func askAll(t *testing.T, clients []*counting, wantPID int) {
 	failed.report(t)
 }
 
-// forAll does something for all clients at once, and returns when it is done.
-func forAll(clients []*counting, do func(c *counting)) {
+// forAll does something for each of so many at once, and returns when all is done.
+func forAll(count int, do func(i int)) {
 	var doing sync.WaitGroup
-	for _, c := range clients {
-		doing.Go(func() { do(c) })
+	for i := range count {
+		doing.Go(func() { do(i) })
 	}
 	doing.Wait()
 }
