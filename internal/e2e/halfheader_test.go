@@ -37,11 +37,11 @@ func TestInvariant5HalvesOfHeadersWaitThroughUpgrades(t *testing.T) {
 		}
 		early := round%2 == 0
 		var failed mishaps
-		start := time.Now()
+		start, within := time.Now(), length
 		begin := func() {
 			forAll(count, func(i int) {
 				if !early {
-					time.Sleep(time.Until(start.Add(rand.N(length)))) // the offset is the point
+					time.Sleep(time.Until(start.Add(rand.N(within)))) // the offset is the point
 				}
 				failed.add(clients[i].write(halves[i].first))
 			})

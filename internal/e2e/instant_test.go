@@ -38,11 +38,15 @@ func TestInvariant5RequestsInTheInstantOfTheMove(t *testing.T) {
 		made := make([]try, crowd)
 		var failed mishaps
 		done := make(chan struct{})
+		offsets := make([]time.Duration, crowd)
+		for i := range offsets {
+			offsets[i] = offset(aim, length)
+		}
 		start := time.Now()
 		go func() {
 			defer close(done)
 			forAll(crowd, func(i int) {
-				made[i] = clients[i].try(start, offset(aim, length), &failed, before)
+				made[i] = clients[i].try(start, offsets[i], &failed, before)
 			})
 		}()
 		s.hangup(number)
