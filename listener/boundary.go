@@ -37,6 +37,8 @@ type boundary struct {
 	adopted   time.Time    // when
 	residual  []byte       // to be read before what comes from the kernel
 	newlines  uint8        // how many CR and LF may be skipped before the first request
+	ahead     bool         // nothing was delivered since MarkIdle
+	slow      atomic.Int32 // how many more bytes of this request are delivered one by one
 }
 
 // serverBuffer is the size in bytes of the buffer that net/http reads requests into (bufio's default).
@@ -62,6 +64,8 @@ func (c *Conn) MarkIdle() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.at, b.idle, b.deadlines = true, true, 1
+	b.ahead = true
+	b.slow.Store(0)
 }
 
 // ClearBoundary is for the server: nothing is known of this connection's boundaries from here (it was hijacked, say).
@@ -69,7 +73,8 @@ func (c *Conn) ClearBoundary() {
 	b := &c.boundary
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.at = false
+	b.at, b.ahead = false, false
+	b.slow.Store(0)
 	if b.slot != nil {
 		b.slot.Use()
 	}
@@ -94,7 +99,7 @@ func (b *boundary) read(c *Conn, p []byte) (int, error) {
 		if next == gone {
 			return 0, io.EOF
 		}
-		n, err := b.readInner(c.inner, slot, p)
+		n, err := b.readInner(c.inner, slot, b.paced(p))
 		if n > 0 && b.newlines > 0 {
 			if n = b.skipNewlines(p[:n]); n == 0 {
 				continue
@@ -175,6 +180,7 @@ func (b *boundary) enter(c *Conn, size int) (slot *ledger.Slot, tell func(), nex
 			return nil, func() { sink(d, false) }, gone
 		}
 	}
+	b.pace()
 	b.blocked = b.at
 	if b.slot != nil && b.at && b.idle && len(b.residual) == 0 {
 		if ahead, known := b.readAhead(size); known {
@@ -225,6 +231,7 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 	if !b.idle {
 		b.at = false // else Peek is not satisfied with less than four bytes, and sets the deadline when it is
 	}
+	b.ahead = false
 	kept := min(len(p), len(b.tail))
 	if kept < len(b.tail) {
 		// Shift what is there to make room: tail[:ntail] are the last bytes, oldest first.
