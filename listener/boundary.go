@@ -29,11 +29,12 @@ type boundary struct {
 	asked     Sink         // who made this Read come back, by an inner deadline in the past, and is owed an answer; nil if nobody
 	blocked   bool         // a Read that began at the boundary is in the kernel
 	slot      *ledger.Slot // where to note what becomes of it, as long as a predecessor may take it back
-	waiting   bool         // adopted while idle, and no byte has come since: waitUntil is in force, not deadline
+	waiting   bool         // adopted, and no byte has come since: waitUntil is in force, not deadline
+	first     bool         // adopted before its first request
 	ntail     uint8        // of tail
 	tail      [3]byte      // the last bytes delivered, of which the server may have kept some for the next request
 	deadline  time.Time    // for reading, as the server wants it
-	waitUntil time.Time    // the predecessor's deadline for an idle connection
+	waitUntil time.Time    // the predecessor's deadline
 	adopted   time.Time    // when
 	residual  []byte       // to be read before what comes from the kernel
 	newlines  uint8        // how many CR and LF may be skipped before the first request
@@ -244,9 +245,14 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 	b.ntail += uint8(copy(b.tail[b.ntail:], p[len(p)-kept:]))
 	if b.waiting {
 		b.waiting = false
-		// The server set it when it adopted what it took for a new connection; for the client the request begins now.
-		if !b.deadline.IsZero() {
+		// The server set it when it adopted what it took for a new connection. For the client, the time for its first request
+		// began when it connected, and that for any other begins now.
+		switch {
+		case b.deadline.IsZero():
+		case !b.first:
 			b.deadline = b.deadline.Add(time.Since(b.adopted))
+		case b.waitUntil.Before(b.deadline):
+			b.deadline = b.waitUntil
 		}
 		woken = true
 	}

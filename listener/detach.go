@@ -21,7 +21,8 @@ type Detached struct {
 	Residual []byte
 	// Idle says that it was between two requests, and not before its first.
 	Idle bool
-	// Left is how long the server would have waited for the next request, if Idle, from At on. 0 means for ever.
+	// Left is how long the server would have waited, from At on, for the next request to begin if Idle, for the header of the first
+	// one to end if not. 0 means for ever.
 	Left time.Duration
 	// At is when it was detached, or arrived here.
 	At time.Time
@@ -65,9 +66,9 @@ func (b *boundary) detach(c *Conn, size int) *Detached {
 	d.Residual = append(d.Residual, b.residual...)
 	until := b.deadline
 	if b.waiting {
-		d.Idle, until = true, b.waitUntil
+		d.Idle, until = !b.first, b.waitUntil
 	}
-	if d.Idle && !until.IsZero() {
+	if !until.IsZero() {
 		d.Left = max(until.Sub(d.At), expired)
 	}
 	d.Options = connOptions(c.inner)
@@ -120,12 +121,14 @@ func (l *Listener) Adopt(d *Detached) error {
 	c := &Conn{inner: conn, adopted: true, refused: d.Refused}
 	b := &c.boundary
 	b.residual, b.adopted, b.slot = d.Residual, time.Now(), d.Slot
+	b.first = !d.Idle
+	b.waiting = d.Idle || left > 0
 	if d.Idle {
-		b.waiting, b.newlines = true, maxNewlines
-		if left > 0 {
-			b.waitUntil = b.adopted.Add(left)
-			_ = conn.SetReadDeadline(b.waitUntil)
-		}
+		b.newlines = maxNewlines
+	}
+	if left > 0 {
+		b.waitUntil = b.adopted.Add(left)
+		_ = conn.SetReadDeadline(b.waitUntil)
 	}
 	l.conns.enter(c)
 	if err := l.adopted.push(c); err != nil {
