@@ -28,12 +28,21 @@ type counting struct {
 
 func dialCounting(t *testing.T, address string, name int) *counting {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", address, patience)
-	if err != nil {
+	c := &counting{name: name}
+	if err := c.dial(address); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	return &counting{name: name, conn: conn, reader: bufio.NewReader(conn)}
+	t.Cleanup(func() { c.conn.Close() })
+	return c
+}
+
+// dial opens the connection. Whoever calls it has to close that.
+func (c *counting) dial(address string) (err error) {
+	if c.conn, err = net.DialTimeout("tcp", address, patience); err != nil {
+		return fmt.Errorf("client %d: %w", c.name, err)
+	}
+	c.reader = bufio.NewReader(c.conn)
+	return nil
 }
 
 // dialManyCounting returns count clients. None has said anything yet.
