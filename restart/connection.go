@@ -29,7 +29,7 @@ type luggage struct {
 const (
 	// maxResidual is more than any server has read ahead at a boundary.
 	maxResidual = 4 << 10
-	// maxLeft bounds the idle time that a predecessor may ask for.
+	// maxLeft bounds the time left that a predecessor may ask for. It asks for no more if its server would wait longer.
 	maxLeft = 24 * time.Hour
 )
 
@@ -37,7 +37,7 @@ const (
 func connectionEntry(name string, slot int, d *listener.Detached) (handoff.Entry, error) {
 	keepAlive := d.Options.KeepAlive
 	data, err := wire.Marshal(luggage{
-		Residual: d.Residual, Idle: d.Idle, Left: d.Remaining(),
+		Residual: d.Residual, Idle: d.Idle, Left: min(d.Remaining(), maxLeft),
 		TCP: d.Options.TCP, NoDelay: d.Options.NoDelay, KeepAlive: keepAlive.Enable,
 		Start: keepAlive.Idle, Interval: keepAlive.Interval, Count: keepAlive.Count,
 		Slot: slot,

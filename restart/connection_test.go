@@ -64,6 +64,21 @@ func TestLuggageArrivesAsItWasPacked(t *testing.T) {
 	}
 }
 
+// A server may keep idle connections for longer than the successor believes.
+func TestLuggageOfALongIdleTimeIsAccepted(t *testing.T) {
+	entry, err := connectionEntry("web", 0, &listener.Detached{Idle: true, Left: 2 * maxLeft, At: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err := connectionFrom(&entry, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have.Left != maxLeft {
+		t.Errorf("time left: want %v, have %v", maxLeft, have.Left)
+	}
+}
+
 func TestInvariant7ImpossibleLuggageIsRefused(t *testing.T) {
 	book, err := ledger.New(2)
 	if err != nil {
