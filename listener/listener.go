@@ -127,10 +127,10 @@ func (l *Listener) CloseConns() int {
 			c.boundary.use() // as in Conn.Close
 			_ = c.inner.CloseWrite()
 		}
-		_ = c.inner.Close() // an error is that of another Close, which then also takes it off the roster, if we do not
-		if l.conns.leave(c) {
+		if c.inner.Close() == nil { // else another Close was first
 			n++
 		}
+		l.conns.leave(c) // its server does so, too, as soon as its Read ends
 	}
 	return n
 }
