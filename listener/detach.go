@@ -52,6 +52,10 @@ func (d *Detached) Remaining() time.Duration {
 // expired is what is left of a deadline that has passed.
 const expired = time.Nanosecond
 
+// grace is what an adopted connection is left at least. A request may have come in time and while nobody could read it, and the
+// runtime does not look for it after the deadline.
+const grace = 100 * time.Millisecond
+
 // detach takes the connection out of its server, which is about to read into size bytes. It returns nil if it cannot be detached. The
 // caller holds mu, and gives it to who wants it without a lock.
 func (b *boundary) detach(c *Conn, size int) *Detached {
@@ -127,7 +131,7 @@ func (l *Listener) Adopt(d *Detached) error {
 		b.newlines = maxNewlines
 	}
 	if left > 0 {
-		b.waitUntil = b.adopted.Add(left)
+		b.waitUntil = b.adopted.Add(max(left, grace))
 		_ = conn.SetReadDeadline(b.waitUntil)
 	}
 	l.conns.enter(c)

@@ -277,6 +277,23 @@ func TestInvariant5RequestInTheInstantOfTheMove(t *testing.T) {
 	}
 }
 
+// A request that came before the deadline is answered, even if the deadline passed while the connection was on its way.
+func TestInvariant3RequestThatCameInTimeWhileTheDeadlinePassed(t *testing.T) {
+	first, second := twoServers(t, func(srv *http.Server) { srv.IdleTimeout = 10 * time.Second })
+	c := dialServer(t, first)
+	c.write(get(1))
+	c.expect(1, "1")
+	first.ln.Pause()
+	first.ln.Detach(math.MaxInt, func(d *Detached, _ bool) {
+		d.Left = expired
+		c.write(get(2))
+		if err := second.ln.Adopt(d); err != nil {
+			t.Error(err)
+		}
+	})
+	c.expect(2, "2")
+}
+
 func TestIdleTimeoutGoesOnAfterTheMove(t *testing.T) {
 	const idle = 400 * time.Millisecond
 	first, second := twoServers(t, func(srv *http.Server) { srv.IdleTimeout, srv.ReadHeaderTimeout = idle, 10*time.Second })
