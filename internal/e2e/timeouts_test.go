@@ -41,8 +41,8 @@ func TestInvariant3NoRequestFailsThroughUpgradesWithTimeouts(t *testing.T) {
 				}
 				return clients
 			}
-			busy := start(load.Config{KeepAlive: 500 / slowdown, Interval: 50 * time.Millisecond * slowdown})
-			idle := start(load.Config{KeepAlive: 200 / slowdown, Interval: idleTimeout * 6 / 10})
+			busy := start(load.Config{KeepAlive: 500 / slowdown, Interval: 100 * time.Millisecond * slowdown})
+			idle := start(load.Config{KeepAlive: 200 / slowdown, Interval: idleTimeout / 2})
 			pids := []int{s.pid()}
 			next := time.NewTicker(250 * time.Millisecond)
 			defer next.Stop()
