@@ -22,8 +22,9 @@ type counting struct {
 	name   int // unlike any other client's
 	conn   net.Conn
 	reader *bufio.Reader
-	made   int // requests made
-	taken  int // answers taken
+	made   int  // requests made
+	taken  int  // answers taken
+	begun  bool // it has sent a part of a request that it will not end
 }
 
 func dialCounting(t *testing.T, address string, name int) *counting {
