@@ -24,10 +24,32 @@ type stream interface {
 	CloseWrite() error
 }
 
+// buffersWriter is here for an unexported method: [net.Buffers.WriteTo] uses writev(2) only for types that have package net's
+// writeBuffers, and to embed such a type is the only way to have it. (That it is an alias makes the field unexported.)
+type buffersWriter = net.TCPConn
+
+// asBuffersWriter returns inner itself. The type of a Conn cannot depend on what it wraps, so a *net.UnixConn poses as a *net.TCPConn:
+// in package net both are a struct{ conn }, and if that changes, this does not compile any more.
+func asBuffersWriter(inner stream) *buffersWriter {
+	switch inner := inner.(type) {
+	case *net.TCPConn:
+		return inner
+	case *net.UnixConn:
+		return (*buffersWriter)(inner)
+	}
+	return new(buffersWriter) // all its methods fail; never reached, see stream
+}
+
+func newConn(inner stream) *Conn { return &Conn{buffersWriter: asBuffersWriter(inner), inner: inner} }
+
 // Conn is a connection that a [Listener] accepted. It behaves as the *net.TCPConn or *net.UnixConn that it wraps, and
-// is as fast: it adds no goroutine, no buffer and no allocation, and copies with sendfile and splice as package net does, also
-// from one Conn to another. Its methods may be called by several goroutines at once, like those of any net.Conn.
+// is as fast: it adds no goroutine, no buffer and no allocation, copies with sendfile and splice as package net does, also
+// from one Conn to another, and writes [net.Buffers] with writev. Its methods may be called by several goroutines at once, like
+// those of any net.Conn.
+//
+// Methods of *net.TCPConn that are not listed here, such as SetNoDelay, it has, too; on a Unix socket they fail.
 type Conn struct {
+	*buffersWriter
 	inner      stream
 	roster     *roster
 	next, prev *Conn // on the roster
@@ -59,6 +81,9 @@ func (c *Conn) Close() error {
 		_ = c.inner.CloseWrite()
 	}
 	err := c.inner.Close()
+	if c.boundary.detached.Load() {
+		err = nil // it was closed then
+	}
 	// In this order: so whoever waits for the last connection to leave the roster finds its descriptor closed.
 	c.roster.leave(c)
 	return err

@@ -82,6 +82,9 @@ func (b *boundary) detach(c *Conn, size int) *Detached {
 	}
 	b.at = false
 	b.detached.Store(true)
+	// Not all that writes passes through Write: net.Buffers does not, nor what os.File's WriteTo does with SyscallConn. From here
+	// it fails, whoever keeps the Conn for how long. The duplicate keeps the socket open.
+	_ = c.inner.Close()
 	return d
 }
 
@@ -122,7 +125,8 @@ func (l *Listener) Adopt(d *Detached) error {
 		return fmt.Errorf("%w: a %T of %s for %s", ErrAdopt, inner, inner.LocalAddr().Network(), l.Addr().Network())
 	}
 	d.Options.apply(conn)
-	c := &Conn{inner: conn, adopted: true, refused: d.Refused}
+	c := newConn(conn)
+	c.adopted, c.refused = true, d.Refused
 	b := &c.boundary
 	b.residual, b.adopted, b.slot = d.Residual, time.Now(), d.Slot
 	b.first = !d.Idle

@@ -69,7 +69,7 @@ func (l *Listener) AcceptConn() (*Conn, error) {
 			}
 			return nil, err
 		}
-		c := &Conn{inner: inner.(stream)}
+		c := newConn(inner.(stream))
 		// On the roster before out of the gate: so Pause and then WaitConns misses none.
 		l.conns.enter(c)
 		l.gate.leave(pass, nil)
