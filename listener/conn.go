@@ -3,6 +3,7 @@ package listener
 import (
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -56,6 +57,9 @@ type Conn struct {
 	listed     bool  // all three guarded by roster.mu
 	adopted    bool  // another process has, or had, a descriptor of it
 	refused    bool  // another process did not want it
+
+	touched atomic.Bool  // its options may have been changed here
+	known   *ConnOptions // which it had when it was adopted
 
 	boundary boundary
 }
@@ -129,11 +133,17 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.boundary.setReadDea
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.inner.SetWriteDeadline(t) }
 
 // SyscallConn gives access to the descriptor, for socket options. Do not make it blocking.
-func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	c.touched.Store(true)
+	return c.inner.SyscallConn()
+}
 
 // NetConn returns the *net.TCPConn or *net.UnixConn inside, for methods that Conn does not have. Close the Conn, not what
 // NetConn returned: it would count as open for ever.
-func (c *Conn) NetConn() net.Conn { return c.inner }
+func (c *Conn) NetConn() net.Conn {
+	c.touched.Store(true)
+	return c.inner
+}
 
 // ReadFrom copies from r to the connection until EOF: [io.ReaderFrom]. To TCP it is sendfile(2) or splice(2) where
 // [net.TCPConn.ReadFrom] uses them.

@@ -75,7 +75,7 @@ func (b *boundary) detach(c *Conn, size int) *Detached {
 	if !until.IsZero() {
 		d.Left = max(until.Sub(d.At), expired)
 	}
-	d.Options = connOptions(c.inner)
+	d.Options = c.options()
 	var err error
 	if d.Descriptor, err = scm.Duplicate(c.inner); err != nil {
 		return nil // no descriptor is free: it stays
@@ -126,7 +126,7 @@ func (l *Listener) Adopt(d *Detached) error {
 	}
 	d.Options.apply(conn)
 	c := newConn(conn)
-	c.adopted, c.refused = true, d.Refused
+	c.adopted, c.refused, c.known = true, d.Refused, d.Options.shared()
 	b := &c.boundary
 	b.residual, b.adopted, b.slot = d.Residual, time.Now(), d.Slot
 	b.first = !d.Idle

@@ -28,7 +28,7 @@ type server struct {
 }
 
 // twoServers returns two servers whose Sets share one listening socket, as those of two processes do. The second is paused.
-func twoServers(t *testing.T, configure func(*http.Server)) (first, second *server) {
+func twoServers(t testing.TB, configure func(*http.Server)) (first, second *server) {
 	t.Helper()
 	ctx := testContext(t)
 	a, _ := newSet(t)
@@ -69,7 +69,7 @@ func twoServers(t *testing.T, configure func(*http.Server)) (first, second *serv
 }
 
 // moveTo hands everything over, and returns when all connections have moved.
-func (s *server) moveTo(t *testing.T, next *server) {
+func (s *server) moveTo(t testing.TB, next *server) {
 	t.Helper()
 	s.ln.Pause()
 	next.ln.Resume()
@@ -120,12 +120,12 @@ func TestInvariant3ConnectionsMoveUnderLoad(t *testing.T) {
 
 // client is a connection that is written to in pieces.
 type client struct {
-	t      *testing.T
+	t      testing.TB
 	conn   net.Conn
 	reader *bufio.Reader
 }
 
-func dialServer(t *testing.T, s *server) *client {
+func dialServer(t testing.TB, s *server) *client {
 	t.Helper()
 	conn := must(net.Dial("tcp", s.ln.Addr().String()))(t)
 	t.Cleanup(func() { conn.Close() })

@@ -3,11 +3,14 @@ package listener
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // roster lists the connections that a listener has accepted and that are not closed yet. The list runs through the
 // connections themselves, so a connection costs two pointers.
 type roster struct {
+	options atomic.Pointer[ConnOptions] // of what the listener accepts; nil as long as nobody has asked
+
 	mu      sync.Mutex
 	first   *Conn
 	n       int

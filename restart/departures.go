@@ -79,6 +79,13 @@ func (q *departures) count() (coming, underWay int) {
 	return q.asked + len(q.queue), q.pending - len(q.queue)
 }
 
+// fills reports whether there will soon be more in the queue than there is, up to n.
+func (q *departures) fills(n int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.asked > 0 && len(q.queue) < n
+}
+
 // settle notes that n connections that were taken are at home, here or there.
 func (q *departures) settle(n int) {
 	q.mu.Lock()

@@ -163,6 +163,9 @@ func (m *mover) send(ctx context.Context) error {
 		if m.credit > 0 {
 			n = min(n, m.credit)
 		}
+		if len(m.underWay) > 0 && m.departures.fills(n) {
+			return nil // a batch costs as much as many connections: as long as others are under way, it can wait for more
+		}
 		connections := m.departures.take(n)
 		if len(connections) == 0 {
 			return nil
