@@ -110,9 +110,9 @@ var impostors = map[string]func(ctx context.Context, i *impostor) error{
 	// These become the successor for good, and do not take connections as they should.
 	"refuses-connections": func(ctx context.Context, i *impostor) error {
 		return i.serveOffers(ctx, func(offer *handoff.Offer) error {
-			ack := &handoff.Ack{Offer: offer.ID}
+			ack := &handoff.Ack{Offer: offer.ID, Credit: room}
 			for _, entry := range offer.Entries {
-				ack.Results = append(ack.Results, handoff.Result{ID: entry.ID, Reason: handoff.ReasonDescriptors})
+				ack.Results = append(ack.Results, handoff.Result{ID: entry.ID, Reason: handoff.ReasonFailed})
 			}
 			return i.session.Send(ctx, ack)
 		})
@@ -220,7 +220,7 @@ func (i *impostor) becomeReady(ctx context.Context) error {
 		}
 		more = offer.More
 	}
-	return i.session.Send(ctx, &handoff.Ready{Credit: 1 << 20})
+	return i.session.Send(ctx, &handoff.Ready{})
 }
 
 func (i *impostor) becomeGranted(ctx context.Context) error {
@@ -256,11 +256,16 @@ func (i *impostor) pong(ctx context.Context) error {
 	return i.session.Send(ctx, &handoff.Pong{Number: ping.Number})
 }
 
-// serveOffers becomes the successor, which it proves to tableflip, and treats offers of connections as told.
+// room is the credit that an impostor gives for connections.
+const room = 1 << 20
+
+// serveOffers becomes the successor, which it proves to tableflip, and treats offers of connections as told. It has no room for
+// any before the commit, so that what it does with them is no reason to roll back.
 func (i *impostor) serveOffers(ctx context.Context, treat func(*handoff.Offer) error) error {
 	if err := i.askForCommit(ctx); err != nil {
 		return err
 	}
+	credit := uint32(0)
 	for {
 		message, err := i.session.Receive(ctx)
 		if err != nil {
@@ -268,9 +273,10 @@ func (i *impostor) serveOffers(ctx context.Context, treat func(*handoff.Offer) e
 		}
 		switch message := message.(type) {
 		case *handoff.Committed:
+			credit = room
 			err = i.upgrader.Ready()
 		case *handoff.Ping:
-			err = i.session.Send(ctx, &handoff.Pong{Number: message.Number})
+			err = i.session.Send(ctx, &handoff.Pong{Number: message.Number, Credit: credit})
 		case *handoff.Offer:
 			err = errors.Join(message.Close(), treat(message))
 		}

@@ -99,6 +99,7 @@ func TestInvariant3ConnectionsThatAreNotTakenGoBack(t *testing.T) {
 			s.installImpostor(test.impostor)
 			s.signal(first, syscall.SIGHUP)
 			s.await("handover", func(l line) bool { return l.Message == "handed over" })
+			s.await("offers in vain", func(l line) bool { return l.PID == first && l.Message == "connections are not moved any more" })
 			var asking sync.WaitGroup
 			for _, c := range conns {
 				asking.Go(func() {
