@@ -33,7 +33,7 @@ type Listener struct {
 
 // newListener wraps inner, which is open and belongs to the Listener from now on.
 func newListener(s *Set, r request, inner acceptor, inherited bool) *Listener {
-	l := &Listener{inner: inner}
+	l := &Listener{inner: inner, conns: roster{ended: &s.ended}}
 	l.adopted.init(inner.Addr)
 	l.member = member{set: s, request: r, inherited: inherited, inner: inner, gate: &gate{setDeadline: inner.SetDeadline}}
 	if unix, ok := inner.(*net.UnixListener); ok {

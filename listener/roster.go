@@ -14,10 +14,11 @@ type roster struct {
 	mu      sync.Mutex
 	first   *Conn
 	n       int
-	entered uint64        // how many ever entered
-	empty   chan struct{} // made by who waits for n == 0, closed then
-	sink    Sink          // who wants the connections; nil if they stay
-	cursor  *Conn         // the next one to be asked for itself
+	entered uint64         // how many ever entered
+	ended   *atomic.Uint64 // how many have left without being detached, here and elsewhere
+	empty   chan struct{}  // made by who waits for n == 0, closed then
+	sink    Sink           // who wants the connections; nil if they stay
+	cursor  *Conn          // the next one to be asked for itself
 }
 
 // enter puts c, which is on no roster, on this one.
@@ -58,6 +59,9 @@ func (r *roster) leave(c *Conn) bool {
 	}
 	c.next, c.prev, c.listed = nil, nil, false
 	r.n--
+	if !c.boundary.detached.Load() {
+		r.ended.Add(1)
+	}
 	if r.n == 0 && r.empty != nil {
 		close(r.empty)
 		r.empty = nil

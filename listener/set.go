@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -22,6 +23,8 @@ type Set struct {
 	// Logger gets one line for each socket that is bound anew although one of its name was inherited, and for each that
 	// nobody claimed. Nil means slog.Default().
 	Logger *slog.Logger
+
+	ended atomic.Uint64 // see Ended
 
 	mu        sync.Mutex // guards the rest
 	members   map[string]*member
@@ -155,6 +158,9 @@ func (s *Set) open(ctx context.Context, r request, get func(r request, h *heirlo
 	done, err = s.publish(m)
 	return err
 }
+
+// Ended returns how many connections, of all its listeners, were closed in this process until now: not those that were detached.
+func (s *Set) Ended() uint64 { return s.ended.Load() }
 
 // Pause pauses every listener and packet socket, also those that are opened later, until Resume. It returns when no
 // Accept can take a connection and no reader a datagram any more. See [Listener.Pause] and [PacketConn.Pause].
