@@ -19,6 +19,7 @@ type adopter struct {
 	origins map[string]*origin // those whose connections can be adopted
 	ledger  *ledger.Ledger     // nil if the predecessor has none, or has let go of everything
 	budget  budget
+	adopted func(connections int) // Observer's
 	pending map[uint64][]adoptee
 }
 
@@ -80,10 +81,16 @@ func (a *adopter) grant(offers []uint64) error {
 			errs = append(errs, fmt.Errorf("%w: GRANT of offer %d", handoff.ErrUnexpectedMessage, id))
 		}
 		delete(a.pending, id)
+		adopted := 0
 		for _, c := range connections {
 			if err := c.to.Adopt(c.Detached); err != nil {
 				errs = append(errs, err)
+			} else {
+				adopted++
 			}
+		}
+		if adopted > 0 && a.adopted != nil {
+			a.adopted(adopted)
 		}
 	}
 	return errors.Join(errs...)

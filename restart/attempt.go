@@ -17,6 +17,7 @@ const confirmTimeout = 5 * time.Second
 // makes things as they were. It is used by one goroutine.
 type attempt struct {
 	*Generation
+	record    *record
 	session   *handoff.Session
 	incoming  <-chan received // from READY on
 	candidate candidate
@@ -31,6 +32,7 @@ type attempt struct {
 // run returns nil when the candidate has taken over for good. Otherwise there is no candidate any more. The candidate must
 // show the token that is expected, out of tokens.
 func (a *attempt) run(ctx context.Context, tokens *handoff.TokenStore, expected handoff.Token) error {
+	defer a.settle()
 	started := time.Now()
 	alive, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
@@ -46,6 +48,7 @@ func (a *attempt) run(ctx context.Context, tokens *handoff.TokenStore, expected 
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	err := a.handOver(alive, tokens, expected)
 	if err == nil {
+		a.ready()
 		a.incoming = receiveAll(reading, a.session)
 		err = a.probation(alive)
 	}

@@ -23,6 +23,9 @@
 //
 // With Options.Socket a process that something else started can take over the same way, in place of being the first.
 //
+// What became of it is a Report: Upgrade returns it, Options.Observer is told, and it is a line of the log ("upgraded", or "upgrade
+// failed").
+//
 // # What can go wrong
 //
 // Until the commit, any failure of the successor has the predecessor kill it, wait until it is dead, accept again, and serve on the
@@ -43,6 +46,7 @@
 // kinds (offspring.go, visitor.go and takeover.go). predecessor.go and probation.go are the same upgrade seen from the
 // successor; pulse.go is how the one knows that the other is alive. move.go and adopt.go are the two sides of connections that
 // move: departures.go is the queue of those that left their server, escrow.go what is kept of those that were granted, budget.go for
-// how many there is room, tally.go what became of them, and connection.go what travels with one. spawn.go, slot_unix.go and
-// inherited_unix.go deal with tableflip, fence_linux.go with making sure that a process is dead.
+// how many there is room, tally.go and pauses.go what became of them, and connection.go what travels with one. report.go is what
+// became of the upgrade, observer.go who is told. spawn.go, slot_unix.go and inherited_unix.go deal with tableflip, fence_linux.go
+// with making sure that a process is dead.
 package restart

@@ -48,6 +48,8 @@ type Generation struct {
 	unfenced   []*handoff.Session // of successors that could not be ended: an end of the session would tell them to serve
 	passedOn   atomic.Bool        // an upgrade was asked for after the handover
 	successor  *successor         // who took over; set before leaving is closed
+	record     *record            // of the upgrade that made it so
+	cut        atomic.Int64       // connections that were closed at the end of the drain
 }
 
 type actor struct {

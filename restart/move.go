@@ -56,6 +56,7 @@ type mover struct {
 	began      time.Time
 	atFirst    int // connections that there were then
 	tally      tally
+	cut        atomic.Int64 // connections that could neither move nor be served on
 
 	done chan struct{} // closed: run has returned
 }
@@ -150,10 +151,16 @@ func (m *mover) ask() {
 	}
 }
 
-func (m *mover) giveBack(c moving) {
+func (m *mover) giveBack(c moving) { _ = m.serveOn(c) }
+
+// serveOn reports whether this generation's server has the connection again; it is closed otherwise.
+func (m *mover) serveOn(c moving) bool {
 	if err := c.takeBack(); err != nil {
+		m.cut.Add(1)
 		m.log.Warn("connection could neither be moved nor served on", "error", err)
+		return false
 	}
+	return true
 }
 
 // send offers what is in the queue, as far as the window allows.
@@ -391,10 +398,14 @@ func (m *mover) rollBack(fenced bool) {
 	}
 	clean, lost := m.escrow.recover()
 	for _, c := range clean {
-		m.giveBack(c)
+		if m.serveOn(c) {
+			m.tally.takenBack++
+		} else {
+			lost++
+		}
 	}
-	m.tally.takenBack, m.tally.lost = len(clean), lost
+	m.tally.lost = lost
 	if len(clean)+lost > 0 {
-		m.log.Info("took connections back", "clean", len(clean), "lost", lost)
+		m.log.Info("took connections back", "clean", m.tally.takenBack, "lost", lost)
 	}
 }

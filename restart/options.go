@@ -29,6 +29,9 @@ type Options struct {
 	// Logger gets a line for each thing an operator would ask about. Nil means slog.Default().
 	Logger *slog.Logger
 
+	// Observer is told what becomes of each upgrade.
+	Observer Observer
+
 	// PIDFile is written, atomically and with mode 0644, by each generation from the moment on that it is the one to
 	// signal, and again after a failed upgrade. The last generation removes it. Empty means none. A relative path is
 	// relative to the working directory at New.

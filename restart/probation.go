@@ -28,6 +28,7 @@ func (g *Generation) probationActor(ctx context.Context) (func() error, func(err
 	ctx, cancel := context.WithCancelCause(ctx)
 	p := &probation{Generation: g, adopter: adopter{
 		origins: g.movable, ledger: g.predecessor.ledger, budget: budget{measure: measureDescriptors},
+		adopted: g.options.Observer.Adopted,
 	}}
 	return func() error { return p.run(ctx) }, cancel
 }

@@ -108,9 +108,10 @@ func (g *Generation) finish(reason error) error {
 	if g.successor != nil {
 		if mover := g.mover(); mover != nil {
 			<-mover.done
-			g.log.Info("connections moved", "generation", g.number, "moved", mover.tally.adopted, "moving", mover.tally.last.Sub(mover.tally.first),
-				"pause_p50", mover.tally.pause(0.5), "pause_p99", mover.tally.pause(0.99))
+			g.log.Info("connections moved", "generation", g.number, "moved", mover.tally.adopted, "moving", mover.tally.took(),
+				"pause_p50", mover.tally.pauses.quantile(.5), "pause_p99", mover.tally.pauses.quantile(.99))
 		}
+		g.drained()
 		// SIGHUP stays caught: one that comes between here and the end of the process must not kill it.
 		g.successor.bye(g.upgradeWanted())
 	} else {

@@ -229,7 +229,7 @@ func isPassing(err error) bool {
 }
 
 // handOverTo is an upgrade to a visitor.
-func (g *Generation) handOverTo(ctx context.Context, v *visitor) error {
+func (g *Generation) handOverTo(ctx context.Context, v *visitor, r *record) error {
 	if err := g.awaitPredecessor(ctx); err != nil {
 		v.dismiss(handoff.ReasonTimeout, err.Error())
 		return err
@@ -239,7 +239,8 @@ func (g *Generation) handOverTo(ctx context.Context, v *visitor) error {
 		return err
 	}
 	g.log.Info("being taken over", "generation", g.number, "candidate", v.pid())
-	err := (&attempt{Generation: g, session: v.session, candidate: v, hello: visitorHelloTimeout}).run(ctx, g.door.tokens, g.door.token)
+	r.enter(&r.report.Starting)
+	err := (&attempt{Generation: g, record: r, session: v.session, candidate: v, hello: visitorHelloTimeout}).run(ctx, g.door.tokens, g.door.token)
 	if err != nil {
 		g.afterFailure()
 		if g.door.tokens.Pending() > 0 {

@@ -1,8 +1,6 @@
 package restart
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/segue-go/segue/handoff"
@@ -15,25 +13,34 @@ type tally struct {
 	refused   map[handoff.Reason]int
 	takenBack int
 	lost      int
-	residual  int             // bytes
-	pauses    []time.Duration // from out of this server to granted to the next
-	first     time.Time       // when the first was offered
-	last      time.Time       // when the last was granted
+	residual  int       // bytes
+	pauses    pauses    // from out of this server to granted to the next
+	first     time.Time // when the first was offered
+	last      time.Time // when the last was granted
 }
 
+// maxReasons bounds how many reasons are told apart, maxReason their length: the successor may make them up.
+const (
+	maxReasons = 16
+	maxReason  = 32
+)
+
 func (t *tally) offer(c *moving) {
-	if t.offered++; t.offered == 1 {
+	if t.first.IsZero() {
 		t.first = time.Now()
 	}
+	t.offered++
 	t.residual += len(c.Residual)
 }
 
 func (t *tally) adopt(granted []moving) {
+	if len(granted) == 0 {
+		return
+	}
 	t.adopted += len(granted)
-	now := time.Now()
-	t.last = now
+	t.last = time.Now()
 	for _, c := range granted {
-		t.pauses = append(t.pauses, now.Sub(c.At))
+		t.pauses.add(t.last.Sub(c.At))
 	}
 }
 
@@ -41,21 +48,16 @@ func (t *tally) refuse(reason handoff.Reason) {
 	if t.refused == nil {
 		t.refused = make(map[handoff.Reason]int)
 	}
+	if _, known := t.refused[reason]; reason == "" || len(reason) > maxReason || !known && len(t.refused) >= maxReasons {
+		reason = handoff.ReasonFailed
+	}
 	t.refused[reason]++
 }
 
-// pause returns a quantile of the pauses, 0 if there were none.
-func (t *tally) pause(quantile float64) time.Duration {
-	if len(t.pauses) == 0 {
+// took is how long the moving took.
+func (t *tally) took() time.Duration {
+	if t.last.IsZero() {
 		return 0
 	}
-	sorted := slices.Sorted(slices.Values(t.pauses))
-	return sorted[int(quantile*float64(len(sorted)-1))]
-}
-
-// copy is for readers on other goroutines.
-func (t *tally) copy() tally {
-	copied := *t
-	copied.refused, copied.pauses = maps.Clone(t.refused), slices.Clone(t.pauses)
-	return copied
+	return t.last.Sub(t.first)
 }

@@ -12,10 +12,10 @@ import (
 // upgradeRequest is one caller's wish for an upgrade.
 type upgradeRequest struct {
 	ctx    context.Context
-	result chan error
+	result chan *Report
 }
 
-// Upgrade replaces this generation by a successor. It returns nil once the successor has committed: this generation then
+// Upgrade replaces this generation by a successor. It returns no error once the successor has committed: this generation then
 // drains, and Run returns. Otherwise this generation serves on as before, and the error says why: ErrPreflight, ErrSpawn,
 // ErrSuccessorExited, ErrUpgradeTimeout, ErrPingTimeout, ErrUnhealthy, the errors of package handoff if the successor
 // broke the protocol, or the cause of ctx, whose end aborts the upgrade; with ErrRolledBack if the successor had begun to serve.
@@ -23,16 +23,20 @@ type upgradeRequest struct {
 // One upgrade runs at a time. A further call waits its turn, as does one before Run, in a generation that is not committed
 // yet, or whose predecessor still drains; if ctx ends meanwhile it fails with ErrUpgradeInProgress. If this generation hands
 // over meanwhile, it passes the request on to its successor and fails with ErrLeaving.
-func (g *Generation) Upgrade(ctx context.Context) error {
-	request := &upgradeRequest{ctx: ctx, result: make(chan error, 1)}
+//
+// The report is that of the commit, or of the failure; nil if the upgrade did not get its turn. Connections go on moving and ending
+// after the commit: Observer.Drained gets the final one.
+func (g *Generation) Upgrade(ctx context.Context) (*Report, error) {
+	request := &upgradeRequest{ctx: ctx, result: make(chan *Report, 1)}
 	select {
 	case g.requests <- request:
-		return <-request.result
+		report := <-request.result
+		return report, report.Err
 	case <-g.leaving:
 		g.passedOn.Store(true)
-		return ErrLeaving
+		return nil, ErrLeaving
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrUpgradeInProgress, context.Cause(ctx))
+		return nil, fmt.Errorf("%w: %w", ErrUpgradeInProgress, context.Cause(ctx))
 	}
 }
 
@@ -51,29 +55,26 @@ func (g *Generation) upgradeActor(ctx context.Context) (func() error, func(error
 			go g.door.receive(ctx)
 		}
 		for {
-			var err error
 			select {
 			case <-g.hangup:
-				err = g.upgradeFor(ctx, ctx)
+				g.recorded(func(r *record) error { return g.upgradeFor(ctx, ctx, r) })
 			case request := <-g.requests:
-				err = g.upgradeFor(ctx, request.ctx)
-				request.result <- err
+				request.result <- g.recorded(func(r *record) error { return g.upgradeFor(ctx, request.ctx, r) })
 			case visitor := <-g.door.visitors:
-				err = g.handOverTo(ctx, visitor)
+				g.recorded(func(r *record) error { return g.handOverTo(ctx, visitor, r) })
 			case <-ctx.Done():
 				return nil
 			}
-			if err == nil {
+			if g.record != nil {
 				return errHandedOver
 			}
-			g.log.Error("upgrade failed", "generation", g.number, "error", err)
 		}
 	}
 	return execute, func(error) { cancel(ErrLeaving) }
 }
 
 // upgradeFor upgrades as long as both the generation and the caller want it.
-func (g *Generation) upgradeFor(group, caller context.Context) error {
+func (g *Generation) upgradeFor(group, caller context.Context, r *record) error {
 	ctx, cancel := context.WithCancelCause(group)
 	defer cancel(nil)
 	defer context.AfterFunc(caller, func() { cancel(context.Cause(caller)) })()
@@ -94,11 +95,12 @@ func (g *Generation) upgradeFor(group, caller context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.enter(&r.report.Starting)
 	session, candidate, err := g.spawnOffspring(token)
 	if err != nil {
 		return err
 	}
-	err = (&attempt{Generation: g, session: session, candidate: candidate, hello: g.options.UpgradeTimeout}).run(ctx, tokens, token)
+	err = (&attempt{Generation: g, record: r, session: session, candidate: candidate, hello: g.options.UpgradeTimeout}).run(ctx, tokens, token)
 	if err != nil {
 		g.afterFailure()
 	}

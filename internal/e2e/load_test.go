@@ -61,7 +61,7 @@ func TestInvariant3NoRequestFailsThroughUpgradesUnderLoad(t *testing.T) {
 // cutBy is how many connections a process closed at the end of its drain.
 func (s *service) cutBy(pid int) (cut int) {
 	for _, l := range s.linesAfter(0) {
-		if l.PID == pid {
+		if l.PID == pid && l.Message == "closed connections at the end of the drain" {
 			cut += l.Cut
 		}
 	}

@@ -104,6 +104,7 @@ func playService() error {
 		Socket:         socket,
 		AllowUIDs:      allowed,
 		Logger:         log,
+		Observer:       loggingObserver(log),
 		PIDFile:        cfg.pidFile(),
 		Probation:      cfg.Probation,
 		Drain:          cfg.Drain,
@@ -270,8 +271,8 @@ func serviceHandler(gen *restart.Generation) *http.ServeMux {
 	// /upgrade upgrades, and answers with the sentinels that the error is.
 	mux.HandleFunc("/upgrade", func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
-		err := gen.Upgrade(context.WithoutCancel(r.Context()))
-		answer := upgradeAnswer{Took: time.Since(started)}
+		report, err := gen.Upgrade(context.WithoutCancel(r.Context()))
+		answer := upgradeAnswer{Took: time.Since(started), Report: encodable(report)}
 		if err != nil {
 			answer.Error = err.Error()
 			for name, sentinel := range sentinels {
@@ -295,9 +296,10 @@ func serviceHandler(gen *restart.Generation) *http.ServeMux {
 }
 
 type upgradeAnswer struct {
-	Error string
-	Is    []string
-	Took  time.Duration
+	Error  string
+	Is     []string
+	Took   time.Duration
+	Report restart.Report
 }
 
 var sentinels = map[string]error{
