@@ -151,7 +151,7 @@ func TestSuccessorOfAnOlderVersion(t *testing.T) {
 				}
 			}
 		}()
-		a := &attempt{Generation: g, session: c.predecessor, candidate: roommate{}, hello: g.options.UpgradeTimeout}
+		a := &attempt{Generation: g, record: newRecord(1), session: c.predecessor, candidate: roommate{}, hello: g.options.UpgradeTimeout}
 		err = a.handOver(t.Context(), c.tokens, c.token)
 		if !errors.Is(err, test.want) {
 			t.Errorf("%s: want %v, have %v", test.name, test.want, err)

@@ -135,8 +135,11 @@ func (predecessor *runner) upgrade(t *testing.T, claim func(*Generation)) *runne
 	c, next := newConversation(t), newTwin(t)
 	done := make(chan error, 1)
 	go func() {
-		a := &attempt{Generation: predecessor.Generation, session: c.predecessor, candidate: roommate{}, hello: 30 * time.Second}
-		done <- a.run(context.Background(), c.tokens, c.token)
+		report := predecessor.recorded(func(r *record) error {
+			a := &attempt{Generation: predecessor.Generation, record: r, session: c.predecessor, candidate: roommate{}, hello: 30 * time.Second}
+			return a.run(context.Background(), c.tokens, c.token)
+		})
+		done <- report.Err
 	}()
 	if err := next.inherit(c.successor, c.token); err != nil {
 		t.Fatal(err)
