@@ -58,7 +58,9 @@ func (a *attempt) run(ctx context.Context, tokens *handoff.TokenStore, expected 
 		confirming, cancel := context.WithTimeoutCause(context.Background(), confirmTimeout,
 			fmt.Errorf("%w: commit not confirmed after %v", ErrUpgradeTimeout, confirmTimeout))
 		defer cancel()
-		err = a.candidate.confirm(confirming, a.session, a.incoming)
+		err = a.candidate.confirm(confirming, a.session, a.incoming, func(message handoff.Message) error {
+			return a.moveOn(confirming, message)
+		})
 	}
 	if err != nil {
 		stop()
@@ -210,14 +212,18 @@ func (a *attempt) handle(ctx context.Context, pulse *pulse, message handoff.Mess
 			return err
 		}
 		return a.mover.credited(ctx, message.Credit)
-	case *handoff.Ack:
-		if !a.movesNow() {
-			return handoff.Unexpected("PONG or COMMIT", message)
-		}
-		return a.mover.acked(ctx, message)
 	default:
+		return a.moveOn(ctx, message)
+	}
+}
+
+// moveOn acts on what a successor says of connections.
+func (a *attempt) moveOn(ctx context.Context, message handoff.Message) error {
+	ack, ok := message.(*handoff.Ack)
+	if !ok || !a.movesNow() {
 		return refusal("PONG, ACK or COMMIT", message)
 	}
+	return a.mover.acked(ctx, ack)
 }
 
 // movesNow reports whether connections move during the probation.

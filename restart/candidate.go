@@ -17,8 +17,9 @@ type candidate interface {
 	// tells.
 	ended() <-chan struct{}
 	end() error
-	// confirm waits for the proof that the process knows of the commit. Whatever it still says comes from incoming.
-	confirm(ctx context.Context, session *handoff.Session, incoming <-chan received) error
+	// confirm waits for the proof that the process knows of the commit. Whatever it still says comes from incoming; what is no such
+	// proof is for other.
+	confirm(ctx context.Context, session *handoff.Session, incoming <-chan received, other func(handoff.Message) error) error
 	// fence kills the process and returns when it is dead.
 	fence(ctx context.Context) error
 	// release lets go of what was held to do all that. The process lives on.

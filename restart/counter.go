@@ -39,7 +39,8 @@ var ErrCounter = errors.New("invalid counter")
 // generation a counter never decreases, nor does it from what was seen over a connection to what is seen over the same
 // connection when it has moved.
 //
-// What is lost: what a successor has counted that is rolled back (its predecessor goes on with its own value); what a
+// What is lost: what a successor has counted that is rolled back (its predecessor goes on with its own value, which over a
+// connection that comes back looks like a step back); what a
 // predecessor that is killed, and a successor that takes over on probation because of it, had not been told yet; what is
 // counted by goroutines that outlive the actors; and in a service that is stopped while two generations run, what the
 // older one counts from then on. A successor of an older version of this package begins at 0.

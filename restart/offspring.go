@@ -76,7 +76,7 @@ func (o *offspring) ended() <-chan struct{} { return o.spawned.done }
 func (o *offspring) end() error { return o.spawned.err }
 
 // confirm waits for the successor's call of tableflip's Ready.
-func (o *offspring) confirm(ctx context.Context, _ *handoff.Session, _ <-chan received) error {
+func (o *offspring) confirm(ctx context.Context, _ *handoff.Session, _ <-chan received, _ func(handoff.Message) error) error {
 	select {
 	case <-o.spawned.done:
 		return o.spawned.err

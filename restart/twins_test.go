@@ -32,13 +32,15 @@ func (loner) stop()                                      {}
 // roommate is a candidate that is this process.
 type roommate struct{}
 
-func (roommate) greeted(*handoff.Hello) error                                     { return nil }
-func (roommate) pid() int                                                         { return os.Getpid() }
-func (roommate) ended() <-chan struct{}                                           { return nil }
-func (roommate) end() error                                                       { return nil }
-func (roommate) confirm(context.Context, *handoff.Session, <-chan received) error { return nil }
-func (roommate) fence(context.Context) error                                      { return nil }
-func (roommate) release()                                                         {}
+func (roommate) greeted(*handoff.Hello) error { return nil }
+func (roommate) pid() int                     { return os.Getpid() }
+func (roommate) ended() <-chan struct{}       { return nil }
+func (roommate) end() error                   { return nil }
+func (roommate) confirm(context.Context, *handoff.Session, <-chan received, func(handoff.Message) error) error {
+	return nil
+}
+func (roommate) fence(context.Context) error { return nil }
+func (roommate) release()                    {}
 func lonelyOptions(t *testing.T) Options {
 	return Options{
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Probation: -1, UpgradeTimeout: 30 * time.Second,

@@ -53,7 +53,7 @@ func (v *visitor) ended() <-chan struct{} { return nil } // the end of the sessi
 func (v *visitor) end() error { return nil }
 
 // confirm asks once more whether it is alive: messages are handled in their order, so whoever answers has handled COMMITTED.
-func (v *visitor) confirm(ctx context.Context, session *handoff.Session, incoming <-chan received) error {
+func (v *visitor) confirm(ctx context.Context, session *handoff.Session, incoming <-chan received, other func(handoff.Message) error) error {
 	ping := &handoff.Ping{Number: confirmingPing}
 	if err := session.Send(ctx, ping); err != nil {
 		return err
@@ -65,11 +65,14 @@ func (v *visitor) confirm(ctx context.Context, session *handoff.Session, incomin
 				return received.err
 			}
 			pong, ok := received.message.(*handoff.Pong)
-			if !ok {
-				return refusal("PONG", received.message)
-			}
-			if pong.Number == ping.Number {
-				return nil // others answer pings from before the commit
+			switch {
+			case ok && pong.Number == ping.Number:
+				return nil
+			case ok: // it answers a ping from before the commit
+			default:
+				if err := other(received.message); err != nil {
+					return err
+				}
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)

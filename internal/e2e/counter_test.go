@@ -82,8 +82,14 @@ func (s *service) startCounting(kept, fresh int, mayFail bool) *countingClients 
 		c.running.Go(func() {
 			defer conn.Close()
 			for !c.stopped() {
-				if err := k.ask(); err != nil {
-					s.t.Errorf("kept connection: %v", err)
+				err := k.ask()
+				if errors.Is(err, errWentBack) && mayFail {
+					continue // it was a generation's that has been rolled back
+				}
+				if err != nil {
+					if !mayFail {
+						s.t.Errorf("kept connection: %v", err)
+					}
 					return
 				}
 			}
@@ -155,14 +161,17 @@ func (k *countingConn) ask() error {
 	if err != nil {
 		return err
 	}
-	if value <= k.seen {
-		return fmt.Errorf("want more than %d, have %d", k.seen, value)
+	seen := k.seen
+	if k.seen = value; value <= seen {
+		return fmt.Errorf("%w: want more than %d, have %d", errWentBack, seen, value)
 	}
-	if k.seen = value; response.Close {
+	if response.Close {
 		return errors.New("the end of the connection was announced")
 	}
 	return nil
 }
+
+var errWentBack = errors.New("counter went back")
 
 // end stops the clients, and returns how many answers each process gave.
 func (c *countingClients) end() map[int]uint64 {
