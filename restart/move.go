@@ -24,8 +24,8 @@ const (
 	moveTimeout = 5 * time.Second
 	// moveTick is how often connections that could not be had are asked again, and late answers looked for.
 	moveTick = 100 * time.Millisecond
-	// maxRefused is how many connections the successor may refuse before it is offered no more.
-	maxRefused = 8
+	// peer is what a mover's Policy calls its successor: there is one.
+	peer = "successor"
 )
 
 // errMove says that no connection can be moved any more; those that are left are drained.
@@ -48,11 +48,11 @@ type mover struct {
 	underWay   map[uint64]*batch // offers that were not answered
 	offers     uint64
 	tokens     handoff.TokenStore
-	credit     int         // for how many more the successor has room; -1: it does not say
-	wanted     bool        // connections are to move: begin and suspend
-	over       bool        // the successor has refused too many
-	takes      atomic.Bool // connections can move just now
-	refused    int
+	credit     int              // for how many more the successor has room; -1: it does not say
+	fallback   handoff.Fallback // why connections stay just now
+	wanted     bool             // connections are to move: begin and suspend
+	takes      atomic.Bool      // connections can move just now
+	policy     handoff.Policy   // whether a successor that refuses is offered more
 	began      time.Time
 	atFirst    int // connections that there were then
 	tally      tally
@@ -119,13 +119,19 @@ func (m *mover) shut() {
 
 // goOn keeps as much under way as may be.
 func (m *mover) goOn(ctx context.Context) error {
-	if !m.wanted || m.over {
+	if !m.wanted {
 		return nil
 	}
-	if m.credit == 0 {
-		m.shut() // rather served here than by nobody
+	decision := m.policy.Decide(peer, handoff.Conditions{DescriptorPressure: m.credit == 0})
+	if decision.Reconnect() { // rather served here than by nobody, and if this generation leaves, until the next answer
+		if m.fallback != decision.Fallback {
+			m.log.Warn("connections stay", "reason", string(decision.Fallback), "retry_after", decision.RetryAfter)
+		}
+		m.fallback = decision.Fallback
+		m.shut()
 		return nil
 	}
+	m.fallback = ""
 	m.takes.Store(true)
 	m.departures.setOpen(true)
 	m.ask()
@@ -270,26 +276,25 @@ func (m *mover) grant(ctx context.Context, b *batch, ack *handoff.Ack) error {
 			m.refuse(b.connections[i], result)
 		}
 	}
-	m.departures.settle(len(b.connections))
-	if m.refused >= maxRefused && !m.over {
-		m.over = true
-		m.log.Warn("connections are not moved any more", "refused", m.refused)
-		m.shut()
+	if len(granted) > 0 {
+		m.policy.Succeeded(peer) // it is not broken, only choosy
 	}
+	m.departures.settle(len(b.connections))
 	return err
 }
 
 // refuse lets this generation's server go on with a connection that the successor does not want.
 func (m *mover) refuse(c moving, result handoff.Result) {
-	m.tally.refuse(result.Reason)
+	err := &handoff.RefusedError{Sentinel: handoff.ErrRefused, Reason: result.Reason, Detail: result.Detail}
+	if m.tally.refuse(result.Reason); m.tally.refused[result.Reason] == 1 {
+		m.log.Warn("successor refuses connections", "listener", c.from.Name(), "error", err) // the report has the others
+	}
+	m.policy.Failed(peer, err)
 	if result.Reason == handoff.ReasonDescriptors && m.credit >= 0 {
-		m.credit = 0 // nobody's fault: its next word on credit tells when there is room
+		m.credit = 0 // its next word on credit tells when there is room
 	} else {
-		m.refused++
 		c.Detached.Refused = true
 	}
-	m.log.Warn("successor refused a connection", "listener", c.from.Name(),
-		"error", &handoff.RefusedError{Sentinel: handoff.ErrRefused, Reason: result.Reason, Detail: result.Detail})
 	m.giveBack(c)
 }
 
@@ -297,7 +302,7 @@ func (m *mover) refuse(c moving, result handoff.Result) {
 func (m *mover) tick(ctx context.Context, now time.Time) error {
 	for _, b := range m.underWay {
 		if now.After(b.late) {
-			return fmt.Errorf("%w: no answer to offer %d after %v", errMove, b.offer.ID, ackTimeout)
+			return fmt.Errorf("%w: no answer to offer %d after %v", handoff.ErrAckTimeout, b.offer.ID, ackTimeout)
 		}
 	}
 	return m.goOn(ctx)
