@@ -34,9 +34,10 @@ func compare(b *testing.B, reference, subject, path string, environment ...strin
 	var rates, costs []float64
 	for b.Loop() {
 		if len(rates)%lifetime == 0 {
-			// Where its memory happens to lie makes a process faster or slower for life, by some percent.
-			sides[0].restart(b)
-			sides[1].restart(b)
+			// Neither how a process's memory happens to lie, nor which is the older, is to decide over a whole run.
+			older := len(rates) / lifetime % 2
+			sides[older].restart(b)
+			sides[1-older].restart(b)
 		}
 		// Who goes first finds other things in the processor's caches, so they take turns at that, too.
 		first := len(rates) % 2
