@@ -28,6 +28,8 @@ type boundary struct {
 	sink      Sink         // who gets it as soon as it is at a boundary; nil if it stays
 	asked     Sink         // who made this Read come back, by an inner deadline in the past, and is owed an answer; nil if nobody
 	blocked   bool         // a Read that began at the boundary is in the kernel
+	reading   bool         // a Read is under way
+	woken     bool         // Interrupt was called, and no Read has failed for it yet
 	slot      *ledger.Slot // where to note what becomes of it, as long as a predecessor may take it back
 	waiting   bool         // adopted, and no byte has come since: waitUntil is in force, not deadline
 	first     bool         // adopted before its first request
@@ -85,9 +87,10 @@ func (c *Conn) ClearBoundary() {
 type outcome uint8
 
 const (
-	finished outcome = iota // it has its result
-	again                   // it has to be done again
-	gone                    // there is nothing to be read here any more
+	finished    outcome = iota // it has its result
+	again                      // it has to be done again
+	gone                       // there is nothing to be read here any more
+	interrupted                // Interrupt was called
 )
 
 // read is Conn.Read.
@@ -97,8 +100,11 @@ func (b *boundary) read(c *Conn, p []byte) (int, error) {
 		if tell != nil {
 			tell()
 		}
-		if next == gone {
+		switch next {
+		case gone:
 			return 0, io.EOF
+		case interrupted:
+			return 0, ErrInterrupted
 		}
 		n, err := b.readInner(c.inner, slot, b.paced(p))
 		if n > 0 && b.newlines > 0 {
@@ -114,18 +120,20 @@ func (b *boundary) read(c *Conn, p []byte) (int, error) {
 			return n, err
 		case gone:
 			return 0, io.EOF
+		case interrupted:
+			return 0, ErrInterrupted
 		}
 	}
 }
 
-// readInner reads, with what another process had read before in front of it. It waits for the kernel first: as long as no more
-// comes than was there before, the connection is at its boundary as it was there.
+// readInner reads, with what was read before, by another process or by one who gave it back, in front of it. At a boundary it waits
+// for the kernel first: as long as no more comes than was there before, the connection is at its boundary as it was there.
 func (b *boundary) readInner(inner stream, slot *ledger.Slot, p []byte) (int, error) {
 	kept := len(b.residual) // only the reader changes it, once the connection is in use
 	if kept == 0 {
 		return readKernel(inner, slot, p)
 	}
-	if len(p) <= kept {
+	if len(p) <= kept || !b.blocked {
 		if slot != nil {
 			slot.Use()
 		}
@@ -172,8 +180,14 @@ const maxNewlines = 4
 func (b *boundary) enter(c *Conn, size int) (slot *ledger.Slot, tell func(), next outcome) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.reading = false
 	if b.detached.Load() {
 		return nil, nil, gone
+	}
+	if b.woken {
+		b.woken = false
+		b.restoreDeadline(c.inner)
+		return nil, nil, interrupted
 	}
 	if b.at && b.sink != nil {
 		if d := b.detach(c, size); d != nil {
@@ -182,7 +196,7 @@ func (b *boundary) enter(c *Conn, size int) (slot *ledger.Slot, tell func(), nex
 		}
 	}
 	b.pace()
-	b.blocked = b.at
+	b.blocked, b.reading = b.at, true
 	if b.slot != nil && b.at && b.idle && len(b.residual) == 0 {
 		if ahead, known := b.readAhead(size); known {
 			b.slot.Clean(ahead)
@@ -206,13 +220,18 @@ func (b *boundary) leave(c *Conn, p []byte, n int, err error) (tell func(), next
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	blocked, asked := b.blocked, b.asked
-	b.blocked, b.asked = false, nil
+	b.blocked, b.asked, b.reading = false, nil, false
 	if asked != nil {
 		tell = func() { asked(nil, true) }
 	}
 	if n > 0 {
 		b.begin(c.inner, p[:n], asked != nil)
 		return tell, finished
+	}
+	if b.woken && errors.Is(err, os.ErrDeadlineExceeded) {
+		b.woken = false
+		b.restoreDeadline(c.inner)
+		return tell, interrupted
 	}
 	if asked == nil || !blocked || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return tell, finished
@@ -273,13 +292,13 @@ func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 			b.deadlines--
 		}
 	}
-	if b.asked != nil || b.waiting {
+	if b.asked != nil || b.waiting || b.woken {
 		return nil
 	}
 	return inner.SetReadDeadline(t)
 }
 
-// restoreDeadline ends what ask began.
+// restoreDeadline ends what ask or interrupt began.
 func (b *boundary) restoreDeadline(inner stream) {
 	if b.waiting {
 		_ = inner.SetReadDeadline(b.waitUntil)

@@ -152,14 +152,29 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	// inside the LimitedReader that io.CopyN makes.
 	switch from := r.(type) {
 	case *Conn:
-		r = from.inner
+		unread, err := from.writeUnread(c.inner, noLimit)
+		if err != nil {
+			return unread, err
+		}
+		n, err := c.readFromInner(from.inner)
+		return unread + n, from.boundary.interruption(from.inner, err)
 	case *io.LimitedReader:
 		if limited, ok := from.R.(*Conn); ok {
+			unread, err := limited.writeUnread(c.inner, from.N)
+			from.N -= unread
+			if err != nil || from.N <= 0 {
+				return unread, err
+			}
 			bare := &io.LimitedReader{R: limited.inner, N: from.N}
-			defer func() { from.N = bare.N }()
-			r = bare
+			n, err := c.readFromInner(bare)
+			from.N = bare.N
+			return unread + n, limited.boundary.interruption(limited.inner, err)
 		}
 	}
+	return c.readFromInner(r)
+}
+
+func (c *Conn) readFromInner(r io.Reader) (int64, error) {
 	if to, ok := c.inner.(io.ReaderFrom); ok {
 		return to.ReadFrom(r)
 	}
@@ -173,8 +188,15 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	if to, ok := w.(*Conn); ok {
 		w = to.inner
 	}
-	if from, ok := c.inner.(io.WriterTo); ok {
-		return from.WriteTo(w)
+	unread, err := c.writeUnread(w, noLimit)
+	if err != nil {
+		return unread, err
 	}
-	return io.Copy(w, c.inner) // *net.UnixConn: its WriteTo is that of a PacketConn
+	var n int64
+	if from, ok := c.inner.(io.WriterTo); ok {
+		n, err = from.WriteTo(w)
+	} else {
+		n, err = io.Copy(w, c.inner) // *net.UnixConn: its WriteTo is that of a PacketConn
+	}
+	return unread + n, c.boundary.interruption(c.inner, err)
 }

@@ -17,8 +17,11 @@ var ErrAdopt = errors.New("cannot adopt connection")
 type Detached struct {
 	// Descriptor is the connection, close-on-exec and non-blocking. Whoever holds the Detached owns it, and reads and writes nothing.
 	Descriptor *Descriptor
-	// Residual is what was read from the kernel and not consumed, three bytes at most. The next server reads it first.
+	// Residual is what was read from the kernel and not consumed. The next server reads it first. It is three bytes at most, unless
+	// Conn.Unread made it more.
 	Residual []byte
+	// Listener is the name of the listener that it counted with. Empty if that was none.
+	Listener string
 	// Idle says that it was between two requests, and not before its first.
 	Idle bool
 	// Left is how long the server would have waited, from At on, for the next request to begin if Idle, for the header of the first
@@ -59,7 +62,7 @@ const grace = 100 * time.Millisecond
 // detach takes the connection out of its server, which is about to read into size bytes. It returns nil if it cannot be detached. The
 // caller holds mu, and gives it to who wants it without a lock.
 func (b *boundary) detach(c *Conn, size int) *Detached {
-	d := &Detached{Idle: b.idle, At: time.Now()}
+	d := &Detached{Idle: b.idle, At: time.Now(), Listener: c.roster.name}
 	if b.idle {
 		ahead, known := b.readAhead(size)
 		if !known {
@@ -113,22 +116,15 @@ func (l *Listener) Settle() { l.conns.settle() }
 // with ErrAdopt if the descriptor is not a connection of the listener's kind, and with net.ErrClosed after Adopted was closed.
 func (l *Listener) Adopt(d *Detached) error {
 	left := d.Remaining()
-	file := d.Descriptor.File("connection")
-	inner, err := net.FileConn(file) // duplicates
-	_ = file.Close()
+	c, err := adopt(d)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrAdopt, err)
+		return err
 	}
-	conn, ok := inner.(stream)
-	if !ok || inner.LocalAddr().Network() != l.Addr().Network() {
-		_ = inner.Close()
-		return fmt.Errorf("%w: a %T of %s for %s", ErrAdopt, inner, inner.LocalAddr().Network(), l.Addr().Network())
+	if c.LocalAddr().Network() != l.Addr().Network() {
+		_ = c.inner.Close()
+		return fmt.Errorf("%w: a %T of %s for %s", ErrAdopt, c.inner, c.LocalAddr().Network(), l.Addr().Network())
 	}
-	d.Options.apply(conn)
-	c := newConn(conn)
-	c.adopted, c.refused, c.known = true, d.Refused, d.Options.shared()
 	b := &c.boundary
-	b.residual, b.adopted, b.slot = d.Residual, time.Now(), d.Slot
 	b.first = !d.Idle
 	b.waiting = d.Idle || left > 0
 	if d.Idle {
@@ -136,7 +132,7 @@ func (l *Listener) Adopt(d *Detached) error {
 	}
 	if left > 0 {
 		b.waitUntil = b.adopted.Add(max(left, grace))
-		_ = conn.SetReadDeadline(b.waitUntil)
+		_ = c.inner.SetReadDeadline(b.waitUntil)
 	}
 	l.conns.enter(c)
 	if err := l.adopted.push(c); err != nil {
@@ -144,6 +140,27 @@ func (l *Listener) Adopt(d *Detached) error {
 		return err
 	}
 	return nil
+}
+
+// adopt makes a connection of d, which it owns in every case. The connection is on no roster yet.
+func adopt(d *Detached) (*Conn, error) {
+	file := d.Descriptor.File("connection")
+	inner, err := net.FileConn(file) // duplicates
+	_ = file.Close()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAdopt, err)
+	}
+	conn, ok := inner.(stream)
+	if !ok {
+		_ = inner.Close()
+		return nil, fmt.Errorf("%w: a %T of %s", ErrAdopt, inner, inner.LocalAddr().Network())
+	}
+	d.Options.apply(conn)
+	c := newConn(conn)
+	c.adopted, c.refused, c.known = true, d.Refused, d.Options.shared()
+	b := &c.boundary
+	b.residual, b.adopted, b.slot = d.Residual, time.Now(), d.Slot
+	return c, nil
 }
 
 // Adopted returns a listener that accepts the connections that were given to Adopt, and that count in Conns like the others. It stays open

@@ -33,7 +33,7 @@ type Listener struct {
 
 // newListener wraps inner, which is open and belongs to the Listener from now on.
 func newListener(s *Set, r request, inner acceptor, inherited bool) *Listener {
-	l := &Listener{inner: inner, conns: roster{ended: &s.ended}}
+	l := &Listener{inner: inner, conns: roster{name: r.name, ended: &s.ended}}
 	l.adopted.init(inner.Addr)
 	l.member = member{set: s, request: r, inherited: inherited, inner: inner, gate: &gate{setDeadline: inner.SetDeadline}}
 	if unix, ok := inner.(*net.UnixListener); ok {
@@ -120,17 +120,4 @@ func (l *Listener) WaitConns(ctx context.Context) error { return l.conns.wait(ct
 
 // CloseConns closes the accepted connections that are open and returns how many they were. Those accepted meanwhile are not
 // closed: pause the listener first.
-func (l *Listener) CloseConns() int {
-	n := 0
-	for _, c := range l.conns.all() {
-		if c.adopted {
-			c.boundary.use() // as in Conn.Close
-			_ = c.inner.CloseWrite()
-		}
-		if c.inner.Close() == nil { // else another Close was first
-			n++
-		}
-		l.conns.leave(c) // its server does so, too, as soon as its Read ends
-	}
-	return n
-}
+func (l *Listener) CloseConns() int { return l.conns.closeAll() }

@@ -9,13 +9,14 @@ import (
 // roster lists the connections that a listener has accepted and that are not closed yet. The list runs through the
 // connections themselves, so a connection costs two pointers.
 type roster struct {
+	name    string                      // of the listener
 	options atomic.Pointer[ConnOptions] // of what the listener accepts; nil as long as nobody has asked
 
 	mu      sync.Mutex
 	first   *Conn
 	n       int
 	entered uint64         // how many ever entered
-	ended   *atomic.Uint64 // how many have left without being detached, here and elsewhere
+	ended   *atomic.Uint64 // how many have left without being detached, here and elsewhere; nil if nobody counts
 	empty   chan struct{}  // made by who waits for n == 0, closed then
 	sink    Sink           // who wants the connections; nil if they stay
 	cursor  *Conn          // the next one to be asked for itself
@@ -59,7 +60,7 @@ func (r *roster) leave(c *Conn) bool {
 	}
 	c.next, c.prev, c.listed = nil, nil, false
 	r.n--
-	if !c.boundary.detached.Load() {
+	if r.ended != nil && !c.boundary.detached.Load() {
 		r.ended.Add(1)
 	}
 	if r.n == 0 && r.empty != nil {
@@ -104,6 +105,22 @@ func (r *roster) all() []*Conn {
 		list = append(list, c)
 	}
 	return list
+}
+
+// closeAll is Listener.CloseConns.
+func (r *roster) closeAll() int {
+	n := 0
+	for _, c := range r.all() {
+		if c.adopted {
+			c.boundary.use() // as in Conn.Close
+			_ = c.inner.CloseWrite()
+		}
+		if c.inner.Close() == nil { // else another Close was first
+			n++
+		}
+		r.leave(c) // its server does so, too, as soon as its Read ends
+	}
+	return n
 }
 
 // ask is Listener.Detach.
