@@ -60,6 +60,9 @@ func (c *Conn) Unread(p []byte) {
 	}
 }
 
+// Unreads is how many bytes were given back and not read again. Whoever reads the connection may call it.
+func (c *Conn) Unreads() int { return len(c.boundary.residual) }
+
 const noLimit = math.MaxInt64
 
 // writeUnread writes up to limit bytes of what was given back to w.

@@ -17,7 +17,8 @@ const maxPendingOffers = 2 * moveWindow
 // goroutine uses it.
 type adopter struct {
 	origins map[string]*origin // those whose connections can be adopted
-	ledger  *ledger.Ledger     // nil if the predecessor has none, or has let go of everything
+	raw     *rawConns
+	ledger  *ledger.Ledger // nil if the predecessor has none, or has let go of everything
 	budget  budget
 	adopted func(connections int) // Observer's
 	pending map[uint64][]adoptee
@@ -26,6 +27,7 @@ type adopter struct {
 type adoptee struct {
 	to *origin
 	*listener.Detached
+	party *party // if it was handed on by Detach; to is nil then
 }
 
 var errNoAdopter = errors.New("no such service here")
@@ -41,15 +43,18 @@ func (a *adopter) consider(offer *handoff.Offer) (*handoff.Ack, error) {
 	}
 	ack := &handoff.Ack{Offer: offer.ID, Results: make([]handoff.Result, 0, len(offer.Entries))}
 	accepted := make([]adoptee, 0, len(offer.Entries))
-	for i := range offer.Entries {
-		result := handoff.Result{ID: offer.Entries[i].ID, Accepted: true}
-		connection, err := a.accept(&offer.Entries[i])
-		if err != nil {
-			result.Accepted, result.Reason, result.Detail = false, acceptReason(err), err.Error()
-		} else {
-			accepted = append(accepted, connection)
+	for i := 0; i < len(offer.Entries); {
+		together := offer.Entries[i : i+partySize(offer.Entries[i:])]
+		connections, err := a.accept(together)
+		accepted = append(accepted, connections...)
+		for _, entry := range together {
+			result := handoff.Result{ID: entry.ID, Accepted: err == nil}
+			if err != nil {
+				result.Reason, result.Detail = acceptReason(err), err.Error()
+			}
+			ack.Results = append(ack.Results, result)
 		}
-		ack.Results = append(ack.Results, result)
+		i += len(together)
 	}
 	if a.pending == nil {
 		a.pending = make(map[uint64][]adoptee)
@@ -60,16 +65,28 @@ func (a *adopter) consider(offer *handoff.Offer) (*handoff.Ack, error) {
 	return ack, nil
 }
 
-func (a *adopter) accept(entry *handoff.Entry) (adoptee, error) {
+// accept takes what travels together.
+func (a *adopter) accept(entries []handoff.Entry) ([]adoptee, error) {
+	entry := &entries[0]
+	if entry.Kind == kindRaw {
+		p, err := a.raw.arrival(entries)
+		if err != nil {
+			return nil, err
+		}
+		return p.adoptees(), nil
+	}
 	if entry.Kind != kindConnection || entry.Descriptor == nil {
-		return adoptee{}, fmt.Errorf("%w: %.32q", errKind, entry.Kind)
+		return nil, fmt.Errorf("%w: %.32q", errKind, entry.Kind)
 	}
 	to, known := a.origins[entry.Name]
 	if !known {
-		return adoptee{}, fmt.Errorf("%w: %w: %.64q", errKind, errNoAdopter, entry.Name)
+		return nil, fmt.Errorf("%w: %w: %.64q", errKind, errNoAdopter, entry.Name)
 	}
 	connection, err := connectionFrom(entry, a.ledger)
-	return adoptee{to, connection}, err
+	if err != nil {
+		return nil, err
+	}
+	return []adoptee{{to: to, Detached: connection}}, nil
 }
 
 // grant makes connections of offers this generation's own, and has them served.
@@ -83,7 +100,7 @@ func (a *adopter) grant(offers []uint64) error {
 		delete(a.pending, id)
 		adopted := 0
 		for _, c := range connections {
-			if err := c.to.Adopt(c.Detached); err != nil {
+			if err := c.adopt(); err != nil {
 				errs = append(errs, err)
 			} else {
 				adopted++

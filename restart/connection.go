@@ -35,17 +35,30 @@ const (
 
 // connectionEntry makes the entry for a connection of the listener of that name.
 func connectionEntry(name string, slot int, d *listener.Detached) (handoff.Entry, error) {
-	keepAlive := d.Options.KeepAlive
-	data, err := wire.Marshal(luggage{
-		Residual: d.Residual, Idle: d.Idle, Left: min(d.Remaining(), maxLeft),
-		TCP: d.Options.TCP, NoDelay: d.Options.NoDelay, KeepAlive: keepAlive.Enable,
-		Start: keepAlive.Idle, Interval: keepAlive.Interval, Count: keepAlive.Count,
-		Slot: slot,
-	})
+	data, err := wire.Marshal(pack(slot, d))
 	if err != nil {
 		return handoff.Entry{}, fmt.Errorf("encode connection: %w", err)
 	}
 	return handoff.Entry{Kind: kindConnection, Name: name, Data: data, Descriptor: d.Descriptor}, nil
+}
+
+func pack(slot int, d *listener.Detached) luggage {
+	keepAlive := d.Options.KeepAlive
+	return luggage{
+		Residual: d.Residual, Idle: d.Idle, Left: min(d.Remaining(), maxLeft),
+		TCP: d.Options.TCP, NoDelay: d.Options.NoDelay, KeepAlive: keepAlive.Enable,
+		Start: keepAlive.Idle, Interval: keepAlive.Interval, Count: keepAlive.Count,
+		Slot: slot,
+	}
+}
+
+// unpack is the inverse of pack, but for the slot.
+func (l *luggage) unpack() *listener.Detached {
+	d := &listener.Detached{Residual: l.Residual, Idle: l.Idle, Left: l.Left, At: time.Now()}
+	d.Options.TCP, d.Options.NoDelay = l.TCP, l.NoDelay
+	d.Options.KeepAlive.Enable, d.Options.KeepAlive.Count = l.KeepAlive, l.Count
+	d.Options.KeepAlive.Idle, d.Options.KeepAlive.Interval = l.Start, l.Interval
+	return d
 }
 
 // connectionFrom takes the connection out of an entry. A nil book is for a session that has none.
@@ -57,7 +70,7 @@ func connectionFrom(entry *handoff.Entry, book *ledger.Ledger) (*listener.Detach
 	if len(l.Residual) > maxResidual || l.Left < 0 || l.Left > maxLeft {
 		return nil, fmt.Errorf("%w: connection with %d bytes of residual, %v left", handoff.ErrMalformed, len(l.Residual), l.Left)
 	}
-	d := &listener.Detached{Residual: l.Residual, Idle: l.Idle, Left: l.Left, At: time.Now()}
+	d := l.unpack()
 	if l.Slot != 0 {
 		if book != nil {
 			d.Slot = book.Slot(l.Slot - 1)
@@ -66,9 +79,6 @@ func connectionFrom(entry *handoff.Entry, book *ledger.Ledger) (*listener.Detach
 			return nil, fmt.Errorf("%w: connection with slot %d of no ledger, or outside of it", handoff.ErrMalformed, l.Slot)
 		}
 	}
-	d.Options.TCP, d.Options.NoDelay = l.TCP, l.NoDelay
-	d.Options.KeepAlive.Enable, d.Options.KeepAlive.Count = l.KeepAlive, l.Count
-	d.Options.KeepAlive.Idle, d.Options.KeepAlive.Interval = l.Start, l.Interval
 	d.Descriptor, entry.Descriptor = entry.Descriptor, nil
 	return d, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/segue-go/segue/handoff"
 	"github.com/segue-go/segue/listener"
 )
 
@@ -18,6 +19,9 @@ type departures struct {
 	asked   int           // connections that were asked for themselves and have not answered
 	pending int           // in the queue, or taken from it and not settled
 	empty   chan struct{} // made by who waits for pending == 0, closed then
+
+	unwanted map[string]bool // kinds of raw connections that the successor does not know
+	ended    bool            // nothing leaves any more
 }
 
 func newDepartures() *departures { return &departures{wake: make(chan struct{}, 1)} }
@@ -62,15 +66,93 @@ func (q *departures) signal() {
 	}
 }
 
-// take returns up to n connections from the queue.
+// expect announces n connections that were handed on by Detach, which have to be settled. It reports false if they are not wanted.
+func (q *departures) expect(kind string, n int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended || q.unwanted[kind] {
+		return false
+	}
+	q.pending += n
+	return true
+}
+
+// putParty takes what was announced, whether or not servers may give up connections just now. It reports false if it is too late.
+func (q *departures) putParty(p *party) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
+		return false
+	}
+	q.queue = append(q.queue, p.moving()...)
+	q.signal()
+	return true
+}
+
+// unwant has connections of a kind stay where they are.
+func (q *departures) unwant(kind string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.unwanted == nil {
+		q.unwanted = make(map[string]bool)
+	}
+	q.unwanted[kind] = true
+}
+
+// end lets nothing in any more.
+func (q *departures) end() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+}
+
+// first is how many connections are the least that can be taken from the queue.
+func (q *departures) first() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return max(q.groupAt(0), 1)
+}
+
+// groupAt is how many connections at that place in the queue travel together. The caller holds mu.
+func (q *departures) groupAt(i int) int {
+	if i >= len(q.queue) {
+		return 0
+	}
+	if p := q.queue[i].party; p != nil {
+		return len(p.members)
+	}
+	return 1
+}
+
+// take returns up to n connections from the queue, no more than fit into one offer. What travels together stays together.
 func (q *departures) take(n int) []moving {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n = min(n, len(q.queue))
+	n = q.fitting(n)
 	taken := q.queue[:n:n]
 	q.queue = q.queue[n:]
 	return taken
 }
+
+// fitting is how many of n connections fit into one offer. The caller holds mu.
+func (q *departures) fitting(n int) int {
+	fits, bytes := 0, 0
+	for fits < len(q.queue) {
+		group := q.groupAt(fits)
+		for _, c := range q.queue[fits : fits+group] {
+			bytes += c.size()
+		}
+		if fits+group > n || fits > 0 && bytes > maxOfferData {
+			break
+		}
+		fits += group
+	}
+	return fits
+}
+
+// maxOfferData is how many bytes of data may be in an offer of more than one Detach. One alone has less than twice as many, and
+// both fit into a frame.
+const maxOfferData = handoff.MaxData
 
 // count returns how many are in the queue or asked to come there, and how many beyond the queue are not settled.
 func (q *departures) count() (coming, underWay int) {

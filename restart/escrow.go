@@ -98,7 +98,13 @@ type moving struct {
 	from *origin
 	slot int // in the ledger, from 1; 0 if it is not to be taken back
 	*listener.Detached
+	party *party // if it was handed on by Detach; it has no origin then
 }
 
 // takeBack lets this generation's server go on with it.
-func (m moving) takeBack() error { return m.from.Adopt(m.Detached) }
+func (m moving) takeBack() error {
+	if m.party != nil {
+		return m.party.takeBack(m.Detached)
+	}
+	return m.from.Adopt(m.Detached)
+}

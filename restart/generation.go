@@ -33,6 +33,7 @@ type Generation struct {
 	actors   []actor
 	services map[*http.Server]*httpServer
 	movable  map[string]*origin // by name: those whose connections can join another generation
+	raw      *rawConns
 
 	requests chan *upgradeRequest
 	hangup   chan os.Signal // an upgrade is wanted
@@ -96,6 +97,7 @@ func newGeneration(options Options, spawner spawner) (*Generation, error) {
 		hurry:     make(chan struct{}),
 	}
 	g.moving, g.stopMoving = context.WithCancel(context.Background())
+	g.raw = newRawConns(g)
 	if len(options.UpgradeSignals) > 0 {
 		signal.Notify(g.hangup, options.UpgradeSignals...)
 	}

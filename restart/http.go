@@ -207,7 +207,7 @@ func (s *httpServer) drain(ctx context.Context, ln *listener.Listener, mover *mo
 }
 
 // waitEmpty returns nil when ln has no connection, and none of them can come back.
-func waitEmpty(ctx context.Context, ln *listener.Listener, mover *mover) error {
+func waitEmpty(ctx context.Context, ln drainable, mover *mover) error {
 	for {
 		if err := ln.WaitConns(ctx); err != nil || mover == nil {
 			return err

@@ -122,7 +122,8 @@ func (m *mover) goOn(ctx context.Context) error {
 	if !m.wanted {
 		return nil
 	}
-	decision := m.policy.Decide(peer, handoff.Conditions{DescriptorPressure: m.credit == 0})
+	short := m.credit == 0 || m.credit > 0 && m.credit < m.departures.first()
+	decision := m.policy.Decide(peer, handoff.Conditions{DescriptorPressure: short})
 	if decision.Reconnect() { // rather served here than by nobody, and if this generation leaves, until the next answer
 		if m.fallback != decision.Fallback {
 			m.log.Warn("connections stay", "reason", string(decision.Fallback), "retry_after", decision.RetryAfter)
@@ -204,7 +205,7 @@ func (m *mover) offer(ctx context.Context, b *batch, id uint64) error {
 		if m.escrow != nil && !m.escrow.issue(c) {
 			return fmt.Errorf("%w: all slots of the ledger are taken", errMove)
 		}
-		entry, err := connectionEntry(c.from.Name(), c.slot, c.Detached)
+		entry, err := c.entry()
 		if err != nil {
 			return err
 		}
@@ -234,6 +235,9 @@ func (m *mover) acked(ctx context.Context, ack *handoff.Ack) error {
 		return handoff.Unexpected("ACK of an offer under way", ack)
 	}
 	if err := ack.Check(b.offer); err != nil {
+		return err
+	}
+	if err := b.checkParties(ack); err != nil {
 		return err
 	}
 	delete(m.underWay, ack.Offer)
@@ -287,9 +291,13 @@ func (m *mover) grant(ctx context.Context, b *batch, ack *handoff.Ack) error {
 func (m *mover) refuse(c moving, result handoff.Result) {
 	err := &handoff.RefusedError{Sentinel: handoff.ErrRefused, Reason: result.Reason, Detail: result.Detail}
 	if m.tally.refuse(result.Reason); m.tally.refused[result.Reason] == 1 {
-		m.log.Warn("successor refuses connections", "listener", c.from.Name(), "error", err) // the report has the others
+		m.log.Warn("successor refuses connections", "error", err) // the report has the others
 	}
 	m.policy.Failed(peer, err)
+	if c.party != nil {
+		m.refuseRaw(c, result)
+		return
+	}
 	if result.Reason == handoff.ReasonDescriptors && m.credit >= 0 {
 		m.credit = 0 // its next word on credit tells when there is room
 	} else {
@@ -369,6 +377,7 @@ func (m *mover) finish(cause error) {
 	telling, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
 	defer cancel()
 	_ = m.session.Send(telling, &handoff.Rollback{Reason: handoff.ReasonFor(cause)})
+	m.departures.end()
 	m.suspend()
 	for _, c := range back {
 		m.giveBack(c)

@@ -27,7 +27,7 @@ var errApprentice = errors.New("left before the commit")
 func (g *Generation) probationActor(ctx context.Context) (func() error, func(error)) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	p := &probation{Generation: g, adopter: adopter{
-		origins: g.movable, ledger: g.predecessor.ledger, budget: budget{measure: measureDescriptors},
+		origins: g.movable, raw: g.raw, ledger: g.predecessor.ledger, budget: budget{measure: measureDescriptors},
 		adopted: g.options.Observer.Adopted,
 	}}
 	return func() error { return p.run(ctx) }, cancel

@@ -29,6 +29,7 @@ func (g *Generation) Run(ctx context.Context) error {
 	var group run.Group
 	group.Add(g.stopActor(ctx))
 	group.Add(g.upgradeActor(ctx))
+	group.Add(g.straysActor())
 	if g.predecessor != nil {
 		group.Add(g.probationActor(ctx))
 	} else {
@@ -73,6 +74,7 @@ func (g *Generation) mover() *mover {
 // leave is the beginning of the end: from here this generation takes on nothing new.
 func (g *Generation) leave() {
 	close(g.leaving)
+	g.raw.leave()
 	select {
 	case <-g.committed:
 	default:

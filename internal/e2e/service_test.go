@@ -48,6 +48,7 @@ type config struct {
 	IdleTimeout       time.Duration // of the http.Server behind Address
 	ReadHeaderTimeout time.Duration
 	WriteTimeout      time.Duration
+	Raw               *rawConfig // echo on a listener of its own as well
 }
 
 func (c config) pidFile() string   { return filepath.Join(c.Dir, "pid") }
@@ -187,6 +188,11 @@ func playService() error {
 		}
 		gen.HTTP(secure, &http.Server{Handler: handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}})
 		log.Info("secure", "address", secure.Addr().String())
+	}
+	if cfg.Raw != nil {
+		if err := serveRaw(ctx, gen, *cfg.Raw, fault); err != nil {
+			return err
+		}
 	}
 	journal, err := gen.File("journal", func() (*os.File, error) { return os.Create(filepath.Join(cfg.Dir, "journal")) })
 	if err != nil {
