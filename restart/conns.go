@@ -151,6 +151,10 @@ func (g *Generation) Own(conn net.Conn) (*listener.Conn, error) { return g.raw.s
 // generation, in Run. Connections that are handed on by Detach come after that.
 func (g *Generation) Serving() <-chan struct{} { return g.committed }
 
+// Context returns a context that ends when this generation leaves, like the channel of Leaving: what handlers of Conns get, for those of
+// net/http.
+func (g *Generation) Context() context.Context { return g.raw.ctx }
+
 // Hijack takes the connection of a request from net/http, as http.Hijacker does, and gives back to it what the server has read ahead: all
 // that the client has sent after the header is to be read from it. It counts in its listener's Conns until it is closed or handed on.
 //

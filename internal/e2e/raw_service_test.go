@@ -44,7 +44,7 @@ type echoer struct {
 	config rawConfig
 }
 
-func serveRaw(ctx context.Context, gen *restart.Generation, cfg rawConfig, fault string) error {
+func serveRaw(ctx context.Context, gen *restart.Generation, mux *http.ServeMux, cfg rawConfig, fault string) error {
 	ln, err := gen.Listen(ctx, "raw", "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -58,6 +58,7 @@ func serveRaw(ctx context.Context, gen *restart.Generation, cfg rawConfig, fault
 		return nil
 	}
 	gen.Conns(ln, func(ctx context.Context, c *listener.Conn) { e.echo(ctx, c, 0) })
+	mux.HandleFunc("/hijack", e.hijackEcho)
 	if fault != noAdopter {
 		gen.Adopt(rawKind, e.adopt)
 	}
@@ -75,12 +76,7 @@ func (e *echoer) hijackEcho(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"); err != nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		<-e.gen.Leaving()
-		cancel()
-	}()
-	e.echo(ctx, c, 0)
+	e.echo(e.gen.Context(), c, 0)
 }
 
 // adopt goes on with a connection that has echoed as many bytes as its state says.

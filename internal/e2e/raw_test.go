@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,10 +35,11 @@ type streamer struct {
 	done     chan struct{}
 }
 
-func startStreamer(t *testing.T, conn *net.TCPConn, back io.Reader) *streamer {
+func startStreamer(t *testing.T, conn *net.TCPConn, back io.Reader, said ...byte) *streamer {
 	t.Helper()
 	s := &streamer{conn: conn, back: back, sent: sha256.New(), received: sha256.New(),
 		stop: make(chan struct{}), done: make(chan struct{})}
+	s.sent.Write(said)
 	t.Cleanup(func() { conn.Close() })
 	sending := make(chan error, 1)
 	go func() { sending <- s.send() }()
@@ -183,6 +186,33 @@ func TestInvariant5RawConnectionsEchoThroughUpgrades(t *testing.T) {
 	s := startService(t, config{Probation: -1, Drain: patience, Raw: &rawConfig{}})
 	list := s.streamers(200)
 	for number := 2; number <= shortened(20)+1; number++ {
+		progress(t, list)
+		before := s.pid()
+		s.hangup(number)
+		awaitExit(t, before)
+		s.awaitMoved(before, len(list))
+	}
+	progress(t, list)
+	endAll(t, list)
+}
+
+// The same for connections that net/http has accepted. What the client sends at once, with the request, is not lost either.
+func TestInvariant5HijackedConnectionsEchoThroughUpgrades(t *testing.T) {
+	s := startService(t, config{Probation: -1, Drain: patience, Raw: &rawConfig{}})
+	list := make([]*streamer, 50)
+	for i := range list {
+		conn := dialRaw(t, s.address)
+		if _, err := io.WriteString(conn, "GET /hijack HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nand"); err != nil {
+			t.Fatal(err)
+		}
+		reader := bufio.NewReader(conn)
+		response, err := http.ReadResponse(reader, nil)
+		if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("want 101, have %v, %v", response, err)
+		}
+		list[i] = startStreamer(t, conn, reader, []byte("and")...)
+	}
+	for number := 2; number <= 5; number++ {
 		progress(t, list)
 		before := s.pid()
 		s.hangup(number)

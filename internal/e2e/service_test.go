@@ -190,7 +190,7 @@ func playService() error {
 		log.Info("secure", "address", secure.Addr().String())
 	}
 	if cfg.Raw != nil {
-		if err := serveRaw(ctx, gen, *cfg.Raw, fault); err != nil {
+		if err := serveRaw(ctx, gen, mux, *cfg.Raw, fault); err != nil {
 			return err
 		}
 	}
