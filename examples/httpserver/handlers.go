@@ -13,7 +13,7 @@ import (
 const maxTime = 10 * time.Minute
 
 // routes is what the service does.
-func routes(generation, pid int) http.Handler {
+func routes(generation, pid int) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")

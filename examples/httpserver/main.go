@@ -45,7 +45,9 @@ func serve(ctx context.Context, cfg config) error {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: routes(gen.Number(), os.Getpid()), ReadHeaderTimeout: 10 * time.Second}
+	mux := routes(gen.Number(), os.Getpid())
+	handleWebSockets(gen, mux)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	if cfg.tlsCert != "" {
 		cert, err := tls.LoadX509KeyPair(cfg.tlsCert, cfg.tlsKey)
 		if err != nil {
@@ -115,6 +117,7 @@ flags does the same. SIGTERM and SIGINT end the service.
   /slow?d=2s     answers after that time
   /stream?d=5s   sends a line each 100 ms for that time
   /echo          sends a POST's body back as it comes
+  /ws            a WebSocket that echoes, and stays open through upgrades; not over TLS
 
 Flags:
 `

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -85,6 +87,50 @@ func TestUpgrades(t *testing.T) {
 	signalIn(t, pidFile, syscall.SIGHUP)
 	s.waitFor(`msg=serving .*generation=2`)
 	check(2)
+}
+
+// TestWebSocketGoesOn has a client that is in the middle of a frame in each upgrade.
+func TestWebSocketGoesOn(t *testing.T) {
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	s := start(t, "-addr", "127.0.0.1:0", "-pidfile", pidFile, "-probation", "0")
+	addr := s.waitFor(`msg=listening .*addr=(\S+) generation=1`)[0]
+	s.waitFor(`msg=serving .*generation=1`)
+	defer func() {
+		signalIn(t, pidFile, syscall.SIGTERM)
+		for range s.log { // to the end of all processes
+		}
+		s.cmd.Wait()
+	}()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The example of RFC 6455, section 1.3.
+	if got, want := response.Header.Get("Sec-WebSocket-Accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="; got != want || response.StatusCode != 101 {
+		t.Fatalf("got %d %q, want 101 %q", response.StatusCode, got, want)
+	}
+	says, want := conversation()
+	parts := 3
+	for part := range parts {
+		if _, err := conn.Write(says[part*len(says)/parts : (part+1)*len(says)/parts]); err != nil {
+			t.Fatal(err)
+		}
+		if part < parts-1 {
+			signalIn(t, pidFile, syscall.SIGHUP)
+			s.waitFor(fmt.Sprintf(`msg=serving .*generation=%d`, part+2))
+		}
+	}
+	if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes, %v, want the %d of the conversation", len(got), err, len(want))
+	}
 }
 
 // TestTakeover starts the server twice with the same flags.
