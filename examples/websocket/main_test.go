@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -129,13 +130,17 @@ func (s *server) upgrade(generation int) {
 	s.waitFor(fmt.Sprintf(`msg=(serving) .*generation=%d`, generation))
 }
 
-// slowly sends what is written in small pieces, so that most upgrades come in the middle of a frame.
+// slowly sends what is written in small pieces from some time on, so that most upgrades come in the middle of a frame.
 type slowly struct {
 	net.Conn
 	pause time.Duration
+	on    *atomic.Bool
 }
 
 func (c slowly) Write(p []byte) (n int, err error) {
+	if !c.on.Load() {
+		return c.Conn.Write(p)
+	}
 	for len(p) > 0 && err == nil {
 		var m int
 		m, err = c.Conn.Write(p[:min(len(p), 5)])
@@ -154,12 +159,13 @@ type client struct {
 }
 
 func (s *server) join(room, name string, pause time.Duration) (*client, error) {
+	var joined atomic.Bool
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err != nil || pause == 0 {
 			return conn, err
 		}
-		return slowly{conn, pause}, nil
+		return slowly{conn, pause, &joined}, nil
 	}}
 	defer transport.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
@@ -169,6 +175,7 @@ func (s *server) join(room, name string, pause time.Duration) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	joined.Store(true)
 	return &client{name: name, ws: ws, ended: make(chan error, 1)}, nil
 }
 
@@ -248,7 +255,10 @@ func TestInvariant5ChatGoesOnThroughUpgrades(t *testing.T) {
 			})
 		}
 	}
+	next := time.NewTicker(each * interval / (upgrades + 2))
+	defer next.Stop()
 	for generation := 2; generation <= upgrades+1; generation++ {
+		<-next.C // spread over the conversation
 		s.upgrade(generation)
 	}
 	talking.Wait()
