@@ -73,6 +73,10 @@
 // (connection.go): what was read ahead, what is left of its idle time, socket options, its slot in the ledger. The data of a counter is
 // its value, as 8 bytes, big-endian.
 //
+// After COMMITTED there are "raw" entries as well, of connections that a protocol of the user's hands on: the name is that protocol's word for
+// them, and the map (party.go) has its state and the name of the connection's listener, too. Entries of kind "beside" that follow a
+// "raw" one are connections that travel with it. They are in the same offer, and are accepted or refused all together.
+//
 // # Connections on probation
 //
 // With "escrow" connections move before the commit, and can be taken back. The predecessor keeps a descriptor of each that it has

@@ -46,6 +46,10 @@
 // server has read of a next request, three bytes at most, travels along. What the client sends in that very instant stays in the
 // kernel for the next reader, or is served here, and the connection leaves at its next boundary.
 //
+// A protocol of the user's own decides itself where its boundary is. Its handler is woken by [Conn.Interrupt], gives back what it has read
+// and not consumed with [Conn.Unread], and takes the connection out with [DetachConns]; the next process goes on with what
+// [Listener.AdoptConn] returns, or that of [Strays] for a connection that no listener of its accepted.
+//
 // # Unix sockets
 //
 // The file of a Unix socket is not removed when a Listener is closed, but by [Set.Close], which only the last generation calls,

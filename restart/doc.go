@@ -9,6 +9,8 @@
 //	gen, err := restart.New(restart.Options{PIDFile: "/run/app.pid", Healthy: checkDatabase})
 //	ln, err := gen.Listen(ctx, "web", "tcp", ":8080") // inherited by its name, or opened
 //	gen.HTTP(ln, srv)
+//	gen.Conns(raw, handler)    // a protocol of its own: handler hands its connections on, with their state
+//	gen.Adopt("chat", goOn)    // and its successor goes on with them
 //	gen.Add(worker.Run, worker.Stop)
 //	err = gen.Run(ctx) // returns when this generation's work is done
 //
@@ -25,6 +27,15 @@
 //
 // What became of it is a Report: Upgrade returns it, Options.Observer is told, and it is a line of the log ("upgraded", or "upgrade
 // failed").
+//
+// # Connections of other protocols
+//
+// Where a connection can change hands, and what has to be known of it then, only its protocol knows. So its handler is told, by a context
+// that ends, that the generation leaves, and calls Generation.Detach with the connection and some bytes of state; in the successor, the
+// function that Generation.Adopt has for that kind goes on. This is for connections that Generation.Conns serves, for those that were
+// hijacked from net/http (Hijack), and for those that the process has dialed itself (Generation.Own). Several can travel as one: both
+// sides of a relay, all members of a room. They move after the commit only; until then the predecessor serves them on. What the successor does not
+// take comes back to the predecessor's function of the same kind, to be drained. Examples/websocket is a chat made of this.
 //
 // # What can go wrong
 //
@@ -46,7 +57,8 @@
 // kinds (offspring.go, visitor.go and takeover.go). predecessor.go and probation.go are the same upgrade seen from the
 // successor; pulse.go is how the one knows that the other is alive. move.go and adopt.go are the two sides of connections that
 // move: departures.go is the queue of those that left their server, escrow.go what is kept of those that were granted, budget.go for
-// how many there is room, tally.go and pauses.go what became of them, and connection.go what travels with one. report.go is what
+// how many there is room, tally.go and pauses.go what became of them, and connection.go what travels with one. conns.go
+// and party.go are those of other protocols than net/http's. report.go is what
 // became of the upgrade, observer.go who is told. spawn.go, slot_unix.go and inherited_unix.go deal with tableflip, fence_linux.go
 // with making sure that a process is dead.
 package restart

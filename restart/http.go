@@ -21,7 +21,7 @@ import (
 // GOAWAY at once. net/http's Shutdown is not used before the end of Options.Drain, because it drops requests that
 // arrive on a new connection and cuts half-read headers. To that end HTTP sets srv.Handler and srv.ConnState, which call the
 // ones that were there, and srv.TLSNextProto unless that is set: call it when srv is complete. Functions of srv.RegisterOnShutdown are not called before the end of the drain; Leaving
-// tells what they would. Connections that were hijacked count, too: they have until the end of Options.Drain.
+// tells what they would. Connections that were hijacked count, too: they have until the end of Options.Drain, unless they are handed on (Hijack).
 func (g *Generation) HTTP(ln *listener.Listener, srv *http.Server) {
 	server, ok := g.services[srv]
 	if !ok {
