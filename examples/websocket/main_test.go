@@ -87,8 +87,10 @@ func start(t *testing.T) *server {
 
 func (s *server) note(line string) {
 	fmt.Fprintln(&s.seen, line)
-	if strings.Contains(line, "DATA RACE") || strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
-		s.t.Error(line)
+	for _, bad := range []string{"DATA RACE", "level=ERROR", "panic:", "was not taken", "room ends", "closed connections"} {
+		if strings.Contains(line, bad) {
+			s.t.Error(line)
+		}
 	}
 }
 
