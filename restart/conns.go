@@ -52,7 +52,8 @@ var (
 // Connections of handlers that do not detach are theirs until the end of Options.Drain, and closed then.
 //
 // These connections move after the commit only: a successor that has read from one cannot give it back, because what it has made of
-// the bytes is in its state. Until the commit the predecessor simply serves on, so a rollback costs them nothing.
+// the bytes is in its state. Until the commit the predecessor simply serves on, so a rollback costs them nothing. They move as fast as
+// their handlers detach: Options.Spread does not hold for them.
 func (g *Generation) Conns(ln *listener.Listener, handler func(ctx context.Context, c *listener.Conn)) {
 	g.raw.listeners[ln.Name()] = ln
 	interrupted := make(chan struct{})
