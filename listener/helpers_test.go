@@ -217,11 +217,28 @@ func openFDs(t testing.TB) []string {
 	return list
 }
 
+// settledFDs is openFDs once that stays the same: a server of an earlier test closes a connection on a goroutine of its own, when
+// its read has come back, and nothing tells when.
+func settledFDs(t *testing.T) []string {
+	t.Helper()
+	const looks = 20
+	have := openFDs(t)
+	for same, deadline := 0, time.Now().Add(within); same < looks && time.Now().Before(deadline); same++ {
+		time.Sleep(time.Millisecond)
+		now := openFDs(t)
+		if !slices.Equal(have, now) {
+			same = 0
+		}
+		have = now
+	}
+	return have
+}
+
 // leavesNoFD runs f and fails if it leaves descriptors behind, or closes foreign ones.
 func leavesNoFD(t *testing.T, f func()) {
 	t.Helper()
 	(&net.Dialer{}).Dial("unix", "/nonexistent") // the runtime's poller has its descriptors from here on
-	before := openFDs(t)
+	before := settledFDs(t)
 	f()
 	after := openFDs(t)
 	for _, fd := range after {
