@@ -25,23 +25,27 @@ type boundary struct {
 	at        bool         // at its boundary
 	idle      bool         // that was marked by MarkIdle
 	deadlines uint8        // how often the server may set the read deadline until an idle boundary is over
-	sink      Sink         // who gets it as soon as it is at a boundary; nil if it stays
-	asked     Sink         // who made this Read come back, by an inner deadline in the past, and is owed an answer; nil if nobody
 	blocked   bool         // a Read that began at the boundary is in the kernel
 	reading   bool         // a Read is under way
 	woken     bool         // Interrupt was called, and no Read has failed for it yet
-	slot      *ledger.Slot // where to note what becomes of it, as long as a predecessor may take it back
-	waiting   bool         // adopted, and no byte has come since: waitUntil is in force, not deadline
-	first     bool         // adopted before its first request
+	ahead     bool         // nothing was delivered since MarkIdle
+	newlines  uint8        // how many CR and LF may be skipped before the first request
 	ntail     uint8        // of tail
 	tail      [3]byte      // the last bytes delivered, of which the server may have kept some for the next request
-	deadline  time.Time    // for reading, as the server wants it
-	waitUntil time.Time    // the predecessor's deadline
-	adopted   time.Time    // when
-	residual  []byte       // to be read before what comes from the kernel
-	newlines  uint8        // how many CR and LF may be skipped before the first request
-	ahead     bool         // nothing was delivered since MarkIdle
 	slow      atomic.Int32 // how many more bytes of this request are delivered one by one
+	sink      Sink         // who gets it as soon as it is at a boundary; nil if it stays
+	asked     Sink         // who made this Read come back, by an inner deadline in the past, and is owed an answer; nil if nobody
+	slot      *ledger.Slot // where to note what becomes of it, as long as a predecessor may take it back
+	arrival   *arrival     // adopted, and no byte has come since: its deadline is in force, not the server's; else nil
+	deadline  time.Time    // for reading, as the server wants it
+	residual  []byte       // to be read before what comes from the kernel
+}
+
+// arrival is what is only to be known of a connection that was adopted, until its next request.
+type arrival struct {
+	at    time.Time
+	until time.Time // the predecessor's deadline; zero if it had none
+	first bool      // it is before its first request
 }
 
 // serverBuffer is the size in bytes of the buffer that net/http reads requests into (bufio's default).
@@ -262,16 +266,16 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 		b.ntail = 0
 	}
 	b.ntail += uint8(copy(b.tail[b.ntail:], p[len(p)-kept:]))
-	if b.waiting {
-		b.waiting = false
+	if arrival := b.arrival; arrival != nil {
+		b.arrival = nil
 		// The server set it when it adopted what it took for a new connection. For the client, the time for its first request
 		// began when it connected, and that for any other begins now.
 		switch {
 		case b.deadline.IsZero():
-		case !b.first:
-			b.deadline = b.deadline.Add(time.Since(b.adopted))
-		case b.waitUntil.Before(b.deadline):
-			b.deadline = b.waitUntil
+		case !arrival.first:
+			b.deadline = b.deadline.Add(time.Since(arrival.at))
+		case !arrival.until.IsZero() && arrival.until.Before(b.deadline):
+			b.deadline = arrival.until
 		}
 		woken = true
 	}
@@ -292,7 +296,7 @@ func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 			b.deadlines--
 		}
 	}
-	if b.asked != nil || b.waiting || b.woken {
+	if b.asked != nil || b.arrival != nil || b.woken {
 		return nil
 	}
 	return inner.SetReadDeadline(t)
@@ -300,8 +304,8 @@ func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 
 // restoreDeadline ends what ask or interrupt began.
 func (b *boundary) restoreDeadline(inner stream) {
-	if b.waiting {
-		_ = inner.SetReadDeadline(b.waitUntil)
+	if b.arrival != nil {
+		_ = inner.SetReadDeadline(b.arrival.until)
 	} else {
 		_ = inner.SetReadDeadline(b.deadline)
 	}

@@ -72,8 +72,8 @@ func (b *boundary) detach(c *Conn, size int) *Detached {
 	}
 	d.Residual = append(d.Residual, b.residual...)
 	until := b.deadline
-	if b.waiting {
-		d.Idle, until = !b.first, b.waitUntil
+	if b.arrival != nil {
+		d.Idle, until = !b.arrival.first, b.arrival.until
 	}
 	if !until.IsZero() {
 		d.Left = max(until.Sub(d.At), expired)
@@ -125,14 +125,15 @@ func (l *Listener) Adopt(d *Detached) error {
 		return fmt.Errorf("%w: a %T of %s for %s", ErrAdopt, c.inner, c.LocalAddr().Network(), l.Addr().Network())
 	}
 	b := &c.boundary
-	b.first = !d.Idle
-	b.waiting = d.Idle || left > 0
 	if d.Idle {
 		b.newlines = maxNewlines
 	}
+	if d.Idle || left > 0 {
+		b.arrival = &arrival{at: time.Now(), first: !d.Idle}
+	}
 	if left > 0 {
-		b.waitUntil = b.adopted.Add(max(left, grace))
-		_ = c.inner.SetReadDeadline(b.waitUntil)
+		b.arrival.until = b.arrival.at.Add(max(left, grace))
+		_ = c.inner.SetReadDeadline(b.arrival.until)
 	}
 	l.conns.enter(c)
 	if err := l.adopted.push(c); err != nil {
@@ -159,7 +160,7 @@ func adopt(d *Detached) (*Conn, error) {
 	c := newConn(conn)
 	c.adopted, c.refused, c.known = true, d.Refused, d.Options.shared()
 	b := &c.boundary
-	b.residual, b.adopted, b.slot = d.Residual, time.Now(), d.Slot
+	b.residual, b.slot = d.Residual, d.Slot
 	return c, nil
 }
 

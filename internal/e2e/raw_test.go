@@ -304,6 +304,7 @@ func TestInvariant3RawConnectionsThatAreNotTakenGoOn(t *testing.T) {
 			progress(t, list)
 			endAll(t, list)
 			awaitExit(t, first)
+			s.await("end of its log", func(l line) bool { return l.PID == first && l.Message == "done" })
 			echoed := 0
 			for _, l := range s.linesAfter(0) {
 				if l.Message == "echoed" && l.PID == first {
