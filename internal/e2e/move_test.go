@@ -50,7 +50,7 @@ func TestInvariant3ThousandsOfConnectionsMove(t *testing.T) {
 		idle[i] = dialKept(t, s.address)
 		idle[i].ask(s.pid())
 	}
-	active, err := load.Start(t.Context(), load.Config{Addr: s.address, KeepAlive: busy, Interval: 10 * time.Millisecond * slowdown})
+	active, err := load.Start(t.Context(), load.Config{Addr: s.address, KeepAlive: busy, Interval: 20 * time.Millisecond * slowdown})
 	if err != nil {
 		t.Fatal(err)
 	}
