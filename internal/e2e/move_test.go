@@ -80,6 +80,60 @@ func TestInvariant3ThousandsOfConnectionsMove(t *testing.T) {
 	}
 }
 
+// A successor that has fewer descriptors than its predecessor is not given more than it has room for; the others are served on, and
+// told to come again after the commit.
+func TestInvariant3NoMoreConnectionsMoveThanThereIsRoomFor(t *testing.T) {
+	const clients, descriptors = 600, 300
+	s := startService(t, config{Probation: 500 * time.Millisecond, Drain: patience, Descriptors: descriptors})
+	first := s.pid()
+	conns := make([]*keptConn, clients)
+	for i := range conns {
+		conns[i] = dialKept(t, s.address)
+		conns[i].ask(first)
+	}
+	second := s.hangup(2).PID
+	s.await("handover", func(l line) bool { return l.PID == first && l.Message == "handed over" })
+	moved := 0
+	for _, c := range conns {
+		c.ask(0)
+		if !c.closed {
+			moved++
+			c.ask(second)
+			continue
+		}
+		if _, err := c.reader.ReadByte(); err != io.EOF {
+			t.Errorf("after the end was announced: want EOF, have %v", err)
+		}
+	}
+	awaitExit(t, first)
+	if moved < descriptors/2 || moved > descriptors {
+		t.Errorf("moved: want less than the %d descriptors that the successor may have, and most of them, have %d", descriptors, moved)
+	}
+	again := dialKept(t, s.address)
+	again.ask(second)
+}
+
+// With Options.Spread the connections move over that time, and not in one burst.
+func TestSpreadTakesItsTime(t *testing.T) {
+	const spread = 500 * time.Millisecond
+	s := startService(t, config{Probation: 2 * spread, Drain: patience, Spread: spread})
+	first := s.pid()
+	conns := make([]*keptConn, 200)
+	for i := range conns {
+		conns[i] = dialKept(t, s.address)
+		conns[i].ask(first)
+	}
+	second := s.hangup(2).PID
+	awaitExit(t, first)
+	line := s.await("move", func(l line) bool { return l.PID == first && l.Message == "connections moved" })
+	if line.Moved != len(conns) || line.Moving < spread/2 {
+		t.Errorf("want %d connections moved in %v or not much less, have %d in %v", len(conns), spread, line.Moved, line.Moving)
+	}
+	for _, c := range conns {
+		c.ask(second)
+	}
+}
+
 // What the successor does not take goes back to its owner, which serves it on and announces its end: no request fails.
 func TestInvariant3ConnectionsThatAreNotTakenGoBack(t *testing.T) {
 	for _, test := range []struct{ name, impostor string }{

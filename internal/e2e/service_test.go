@@ -49,6 +49,8 @@ type config struct {
 	ReadHeaderTimeout time.Duration
 	WriteTimeout      time.Duration
 	Raw               *rawConfig // echo on a listener of its own as well
+	Spread            time.Duration
+	Descriptors       uint64 // that a successor may have; 0: as many as its predecessor
 }
 
 func (c config) pidFile() string   { return filepath.Join(c.Dir, "pid") }
@@ -88,6 +90,11 @@ func playService() error {
 	slog.SetDefault(log)
 	var saboteur *saboteur
 	if isSuccessor {
+		if n := cfg.Descriptors; n > 0 {
+			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+				return err
+			}
+		}
 		var err error
 		if saboteur, err = infiltrate(cfg); err != nil {
 			return err
@@ -109,6 +116,7 @@ func playService() error {
 		PIDFile:        cfg.pidFile(),
 		Probation:      cfg.Probation,
 		Drain:          cfg.Drain,
+		Spread:         cfg.Spread,
 		UpgradeTimeout: cfg.UpgradeTimeout,
 		Preflight: func(context.Context) error {
 			if _, err := os.Stat(filepath.Join(cfg.Dir, "no-preflight")); err == nil {
