@@ -55,8 +55,9 @@ func (d *Detached) Remaining() time.Duration {
 // expired is what is left of a deadline that has passed.
 const expired = time.Nanosecond
 
-// grace is what an adopted connection is left at least. A request may have come in time and while nobody could read it, and the
-// runtime does not look for it after the deadline.
+// A request may have come in time and while nobody could read it, and the runtime does not look for it after the deadline. So an idle
+// connection on which something waits when it is adopted has no deadline until that is read, however long a busy machine takes
+// for it; and each connection is left a grace at least, for what comes in that moment.
 const grace = 100 * time.Millisecond
 
 // detach takes the connection out of its server, which is about to read into size bytes. It returns nil if it cannot be detached. The
@@ -131,7 +132,7 @@ func (l *Listener) Adopt(d *Detached) error {
 	if d.Idle || left > 0 {
 		b.arrival = &arrival{at: time.Now(), first: !d.Idle}
 	}
-	if left > 0 {
+	if left > 0 && !(d.Idle && pending(c.inner)) {
 		b.arrival.until = b.arrival.at.Add(max(left, grace))
 		_ = c.inner.SetReadDeadline(b.arrival.until)
 	}

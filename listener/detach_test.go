@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -283,6 +284,33 @@ func TestInvariant3RequestThatCameInTimeWhileTheDeadlinePassed(t *testing.T) {
 	c := dialServer(t, first)
 	c.write(get(1))
 	c.expect(1, "1")
+	first.ln.Pause()
+	first.ln.Detach(math.MaxInt, func(d *Detached, _ bool) {
+		d.Left = expired
+		c.write(get(2))
+		if err := second.ln.Adopt(d); err != nil {
+			t.Error(err)
+		}
+	})
+	c.expect(2, "2")
+}
+
+// The same if the adopter comes to read it only long after that.
+func TestInvariant3RequestThatCameInTimeOnABusyMachine(t *testing.T) {
+	var slow atomic.Bool
+	first, second := twoServers(t, func(srv *http.Server) {
+		srv.IdleTimeout = 10 * time.Second
+		observe := srv.ConnState
+		srv.ConnState = func(c net.Conn, state http.ConnState) {
+			if observe(c, state); state == http.StateNew && slow.Load() {
+				<-time.After(3 * grace)
+			}
+		}
+	})
+	c := dialServer(t, first)
+	c.write(get(1))
+	c.expect(1, "1")
+	slow.Store(true)
 	first.ln.Pause()
 	first.ln.Detach(math.MaxInt, func(d *Detached, _ bool) {
 		d.Left = expired
