@@ -103,6 +103,9 @@ func (c *client) request() (ok bool) {
 		c.hangUp()
 	}
 	c.reconnect = announced && c.kind != fresh
+	if c.conn != nil {
+		c.conn.answered = done
+	}
 	c.load.tally.answered(done - sent)
 	if c.failing {
 		sent, c.failing = c.since, false
@@ -248,10 +251,11 @@ func (c *client) stopping() bool {
 
 // fail accounts for a request that was sent then and has failed.
 func (c *client) fail(sent time.Duration, err error) {
-	served := int64(0)
+	served, since := int64(0), time.Duration(0)
 	if c.conn != nil {
-		served = c.conn.requests
+		served, since = c.conn.requests, c.conn.answered
 	}
+	idle, took := sent-since, c.load.clock()-sent
 	c.hangUp()
 	if c.load.aborted.Load() {
 		return // our own doing
@@ -260,7 +264,8 @@ func (c *client) fail(sent time.Duration, err error) {
 		c.failing, c.since = true, sent
 	}
 	c.load.tally.fail(err, func() string {
-		return fmt.Sprintf("%s client %d, request %d, connection used %d times: %v", c.kind, c.number, c.requests, served, err)
+		return fmt.Sprintf("%s client %d, request %d, connection used %d times, idle for %v, ended %v later: %v",
+			c.kind, c.number, c.requests, served, idle, took, err)
 	})
 }
 

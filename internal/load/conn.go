@@ -18,6 +18,7 @@ type conn struct {
 	source   source
 	reader   *bufio.Reader // of source
 	requests int64         // sent on it
+	answered time.Duration // when the last answer was complete, on the load's clock
 }
 
 // source is what the answers are read from. It knows what ended it, which the HTTP parser does not tell when it was in the
