@@ -56,7 +56,7 @@
 // rollback.go are one upgrade seen from the predecessor; candidate.go is the process it is about, of which there are two
 // kinds (offspring.go, visitor.go and takeover.go). predecessor.go and probation.go are the same upgrade seen from the
 // successor; pulse.go is how the one knows that the other is alive. move.go and adopt.go are the two sides of connections that
-// move: departures.go is the queue of those that left their server, escrow.go what is kept of those that were granted, budget.go for
+// move: departures.go is the queue of those that left their server, batch.go an offer of some of them, escrow.go what is kept of those that were granted, budget.go for
 // how many there is room, tally.go and pauses.go what became of them, and connection.go what travels with one. conns.go
 // and party.go are those of other protocols than net/http's. report.go is what
 // became of the upgrade, observer.go who is told. spawn.go, slot_unix.go and inherited_unix.go deal with tableflip, fence_linux.go

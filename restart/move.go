@@ -61,13 +61,6 @@ type mover struct {
 	done chan struct{} // closed: run has returned
 }
 
-// batch is an offer that was not answered yet.
-type batch struct {
-	offer       *handoff.Offer
-	connections []moving
-	late        time.Time
-}
-
 // newMover returns nil for a successor that takes no connections.
 func (g *Generation) newMover(session *handoff.Session, capabilities []string) *mover {
 	if !slices.Contains(capabilities, handoff.CapabilityConnections) {
@@ -187,10 +180,7 @@ func (m *mover) send(ctx context.Context) error {
 		if m.credit > 0 {
 			m.credit -= len(connections)
 		}
-		m.offers++
-		b := &batch{connections: connections, late: time.Now().Add(ackTimeout)}
-		m.underWay[m.offers] = b
-		if err := m.offer(ctx, b, m.offers); err != nil {
+		if err := m.offer(ctx, connections); err != nil {
 			return err
 		}
 	}
@@ -198,20 +188,15 @@ func (m *mover) send(ctx context.Context) error {
 }
 
 // offer sends one batch.
-func (m *mover) offer(ctx context.Context, b *batch, id uint64) error {
-	b.offer = &handoff.Offer{ID: id, Count: len(b.connections), Entries: make([]handoff.Entry, 0, len(b.connections))}
-	for i := range b.connections {
-		c := &b.connections[i]
-		if m.escrow != nil && !m.escrow.issue(c) {
-			return fmt.Errorf("%w: all slots of the ledger are taken", errMove)
-		}
-		entry, err := c.entry()
-		if err != nil {
-			return err
-		}
-		entry.ID, entry.Described = uint64(i+1), true
-		b.offer.Entries = append(b.offer.Entries, entry)
-		m.tally.offer(c)
+func (m *mover) offer(ctx context.Context, connections []moving) error {
+	m.offers++
+	b := newBatch(m.offers, connections)
+	m.underWay[m.offers] = b
+	if err := b.describe(m.escrow); err != nil {
+		return err
+	}
+	for i := range connections {
+		m.tally.offer(&connections[i])
 	}
 	var err error
 	if b.offer.Token, err = m.tokens.Issue(); err != nil {
@@ -234,10 +219,7 @@ func (m *mover) acked(ctx context.Context, ack *handoff.Ack) error {
 	if !known {
 		return handoff.Unexpected("ACK of an offer under way", ack)
 	}
-	if err := ack.Check(b.offer); err != nil {
-		return err
-	}
-	if err := b.checkParties(ack); err != nil {
+	if err := b.check(ack); err != nil {
 		return err
 	}
 	delete(m.underWay, ack.Offer)
@@ -258,12 +240,7 @@ func (m *mover) credited(ctx context.Context, room uint32) error {
 
 // grant passes ownership of what was accepted.
 func (m *mover) grant(ctx context.Context, b *batch, ack *handoff.Ack) error {
-	granted := make([]moving, 0, len(b.connections))
-	for i, result := range ack.Results {
-		if result.Accepted {
-			granted = append(granted, b.connections[i])
-		}
-	}
+	granted := b.accepted(ack)
 	if m.escrow != nil {
 		m.escrow.hold(granted) // before it can be known over there
 	}

@@ -91,17 +91,6 @@ func partySize(entries []handoff.Entry) int {
 	return n
 }
 
-// checkParties fails with handoff.ErrAck if the successor took a part of what travels together.
-func (b *batch) checkParties(ack *handoff.Ack) error {
-	for i := 1; i < len(b.connections); i++ {
-		p := b.connections[i].party
-		if p != nil && p == b.connections[i-1].party && ack.Results[i].Accepted != ack.Results[i-1].Accepted {
-			return fmt.Errorf("%w: a part of %d connections that travel together", handoff.ErrAck, len(p.members))
-		}
-	}
-	return nil
-}
-
 // refuseRaw is refuse for what was handed on by Detach. A successor that does not know the kind is not asked again.
 func (m *mover) refuseRaw(c moving, result handoff.Result) {
 	switch {

@@ -149,7 +149,8 @@ func TestInvariant7ImpossiblePartiesAreRefused(t *testing.T) {
 
 func TestSuccessorTakesAllThatTravelTogetherOrNone(t *testing.T) {
 	p := &party{members: []*listener.Detached{{}, {}}}
-	b := &batch{connections: append([]moving{{Detached: &listener.Detached{}}}, p.moving()...)}
+	b := newBatch(1, append([]moving{{Detached: &listener.Detached{}}}, p.moving()...))
+	b.offer.Entries = make([]handoff.Entry, 3)
 	for _, test := range []struct {
 		accepted [3]bool
 		want     error
@@ -160,11 +161,11 @@ func TestSuccessorTakesAllThatTravelTogetherOrNone(t *testing.T) {
 		{[3]bool{true, true, false}, handoff.ErrAck},
 		{[3]bool{true, false, true}, handoff.ErrAck},
 	} {
-		ack := &handoff.Ack{}
+		ack := &handoff.Ack{Offer: 1}
 		for _, accepted := range test.accepted {
 			ack.Results = append(ack.Results, handoff.Result{Accepted: accepted})
 		}
-		if err := b.checkParties(ack); !errors.Is(err, test.want) {
+		if err := b.check(ack); !errors.Is(err, test.want) {
 			t.Errorf("%v: want %v, have %v", test.accepted, test.want, err)
 		}
 	}
