@@ -4,9 +4,8 @@ package e2e
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"math/big"
+	"math/rand/v2"
 	"net"
 	"syscall"
 	"testing"
@@ -106,14 +105,11 @@ func TestInvariant2DeathOfThePredecessorAtRandomMoments(t *testing.T) {
 	for range tries {
 		func() {
 			s := startService(t, config{Probation: 10 * time.Millisecond, Address: freeAddress(t)})
-			offset, err := rand.Int(rand.Reader, big.NewInt(int64(40*time.Millisecond)))
-			if err != nil {
-				t.Fatal(err)
-			}
+			offset := rand.N(40 * time.Millisecond)
 			first := s.pid()
 			mark := s.mark()
 			s.signal(first, syscall.SIGHUP)
-			moment, cancel := context.WithTimeout(t.Context(), time.Duration(offset.Int64()))
+			moment, cancel := context.WithTimeout(t.Context(), offset)
 			defer cancel()
 			<-moment.Done()
 			s.signal(first, syscall.SIGKILL)
@@ -128,7 +124,7 @@ func TestInvariant2DeathOfThePredecessorAtRandomMoments(t *testing.T) {
 			served++
 			s.awaitAfter(mark, "second generation", func(l line) bool { return l.Message == "serving" && l.Generation == 2 })
 			if generation, _ := s.serving(); generation != 2 {
-				t.Errorf("killed after %v: want generation 2, have %d", time.Duration(offset.Int64()), generation)
+				t.Errorf("killed after %v: want generation 2, have %d", offset, generation)
 			}
 		}()
 	}
@@ -141,10 +137,12 @@ func (s *service) linesAfter(mark int) []line {
 	return append([]line(nil), s.lines[mark:]...)
 }
 
-// freeAddress is one that nobody listens on now.
+// freeAddress is one that nobody listens on now, and that no client gets meanwhile: those connect from 127.0.0.1, and each of these
+// addresses is another one of loopback's (all of 127.0.0.0/8 is the host itself: ip(7)).
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	host := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
+	ln, err := net.Listen("tcp", net.JoinHostPort(host.String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
