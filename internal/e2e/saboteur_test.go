@@ -68,9 +68,10 @@ type saboteur struct {
 	session     *net.UnixConn // to the predecessor
 
 	once       sync.Once
+	done       chan struct{} // closed: the damage is done
 	ready      atomic.Bool // READY was said
 	sick       atomic.Bool
-	checked    atomic.Int64 // when Healthy was asked for the first time, in ns since 1970
+	readyAt    atomic.Int64 // when READY was said, in ns since 1970
 	requests   atomic.Int64
 	probation  time.Duration
 	forwarding sync.Mutex // one frame at a time to the predecessor
@@ -94,7 +95,7 @@ func infiltrate(cfg config) (*saboteur, error) {
 	if err != nil {
 		return nil, nil
 	}
-	s := &saboteur{predecessor: os.Getppid(), probation: cfg.Probation}
+	s := &saboteur{predecessor: os.Getppid(), probation: cfg.Probation, done: make(chan struct{})}
 	if err := json.Unmarshal(content, &s.sabotage); err != nil {
 		return nil, err
 	}
@@ -212,6 +213,7 @@ func (s *saboteur) said(kind uint8, _ []byte) {
 	case frameReady:
 		s.act(beforeReady)
 		s.ready.Store(true)
+		s.readyAt.Store(time.Now().UnixNano())
 	case frameAck:
 		if s.ready.Load() && s.atPredecessor() {
 			s.act(beforeGrant) // it is to have no time to grant
@@ -250,13 +252,18 @@ func (s *saboteur) handler(next http.Handler) http.Handler {
 }
 
 // healthy is the successor's health.
-func (s *saboteur) healthy() error {
+func (s *saboteur) healthy(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
-	s.checked.CompareAndSwap(0, time.Now().UnixNano())
-	if s.Fault == unhealthy && s.Moment == beforeCommit && time.Since(time.Unix(0, s.checked.Load())) >= s.probation {
-		s.act(beforeCommit) // the last check
+	if s.Moment == afterRequests {
+		select {
+		case <-s.done: // it is to be before the commit, however slowly the requests come
+		case <-ctx.Done():
+		}
+	}
+	if s.Fault == unhealthy && s.Moment == beforeCommit && time.Since(time.Unix(0, s.readyAt.Load())) >= s.probation {
+		s.act(beforeCommit) // the last check, or nearly: the probation began after READY
 	}
 	if s.sick.Load() {
 		return errors.New("the test says so")
@@ -272,6 +279,7 @@ func (s *saboteur) act(now moment) {
 		return
 	}
 	s.once.Do(func() {
+		defer close(s.done)
 		slog.Warn("sabotage", "moment", string(now), "fault", string(s.Fault))
 		switch s.Fault {
 		case killed:

@@ -124,7 +124,7 @@ func playService() error {
 			}
 			return nil
 		},
-		Healthy: func(context.Context) error {
+		Healthy: func(ctx context.Context) error {
 			if healthChecks.Add(1) > 1 && fault == "unhealthy" {
 				return errors.New("the test says so")
 			}
@@ -137,7 +137,7 @@ func playService() error {
 			if fault == "stop on probation" {
 				stopSelf()
 			}
-			return saboteur.healthy()
+			return saboteur.healthy(ctx)
 		},
 	})
 	if err != nil {
