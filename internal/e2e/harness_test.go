@@ -45,6 +45,8 @@ type service struct {
 
 // line is one line of a generation's log.
 type line struct {
+	Time time.Time `json:"time"`
+
 	Message    string `json:"msg"`
 	PID        int    `json:"pid"`
 	Generation int    `json:"generation"`

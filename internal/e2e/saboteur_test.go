@@ -69,7 +69,7 @@ type saboteur struct {
 
 	once       sync.Once
 	done       chan struct{} // closed: the damage is done
-	ready      atomic.Bool // READY was said
+	ready      atomic.Bool   // READY was said
 	sick       atomic.Bool
 	readyAt    atomic.Int64 // when READY was said, in ns since 1970
 	requests   atomic.Int64
