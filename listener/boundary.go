@@ -36,7 +36,7 @@ type boundary struct {
 	sink      Sink         // who gets it as soon as it is at a boundary; nil if it stays
 	asked     Sink         // who made this Read come back, by an inner deadline in the past, and is owed an answer; nil if nobody
 	slot      *ledger.Slot // where to note what becomes of it, as long as a predecessor may take it back
-	arrival   *arrival     // adopted, and no byte has come since: its deadline is in force, not the server's; else nil
+	arrival   *arrival     // adopted, and its first request here has not got its deadline yet; else nil
 	deadline  time.Time    // for reading, as the server wants it
 	residual  []byte       // to be read before what comes from the kernel
 }
@@ -44,8 +44,10 @@ type boundary struct {
 // arrival is what is only to be known of a connection that was adopted, until its next request.
 type arrival struct {
 	at    time.Time
-	until time.Time // the predecessor's deadline; zero if it had none
-	first bool      // it is before its first request
+	until time.Time     // the predecessor's deadline, in force as long as no byte has come; zero if it had none
+	first bool          // it is before its first request
+	begun bool          // a byte has come
+	late  time.Duration // by how much the request began later than the server takes it to have
 }
 
 // serverBuffer is the size in bytes of the buffer that net/http reads requests into (bufio's default).
@@ -72,6 +74,7 @@ func (c *Conn) MarkIdle() {
 	defer b.mu.Unlock()
 	b.at, b.idle, b.deadlines = true, true, 1
 	b.ahead = true
+	b.arrival = nil
 	b.slow.Store(0)
 }
 
@@ -266,14 +269,17 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 		b.ntail = 0
 	}
 	b.ntail += uint8(copy(b.tail[b.ntail:], p[len(p)-kept:]))
-	if arrival := b.arrival; arrival != nil {
-		b.arrival = nil
+	if arrival := b.arrival; arrival != nil && !arrival.begun {
+		arrival.begun = true
 		// The server set it when it adopted what it took for a new connection. For the client, the time for its first request
 		// began when it connected, and that for any other begins now.
+		if !arrival.first {
+			arrival.late = time.Since(arrival.at)
+		}
 		switch {
 		case b.deadline.IsZero():
 		case !arrival.first:
-			b.deadline = b.deadline.Add(time.Since(arrival.at))
+			b.deadline = b.deadline.Add(arrival.late)
 		case !arrival.until.IsZero() && arrival.until.Before(b.deadline):
 			b.deadline = arrival.until
 		}
@@ -288,6 +294,12 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if arrival := b.arrival; arrival != nil && arrival.begun {
+		// After the header: the time for the whole request, by the same clock (net/http/server.go, readRequest).
+		if b.arrival = nil; !t.IsZero() {
+			t = t.Add(arrival.late)
+		}
+	}
 	b.deadline = t
 	if b.at && b.idle {
 		if b.deadlines == 0 {
@@ -304,7 +316,7 @@ func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 
 // restoreDeadline ends what ask or interrupt began.
 func (b *boundary) restoreDeadline(inner stream) {
-	if b.arrival != nil {
+	if b.arrival != nil && !b.arrival.begun {
 		_ = inner.SetReadDeadline(b.arrival.until)
 	} else {
 		_ = inner.SetReadDeadline(b.deadline)
