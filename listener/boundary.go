@@ -23,6 +23,7 @@ type boundary struct {
 
 	mu        sync.Mutex
 	at        bool         // at its boundary
+	foreign   bool         // it is not the server's any more, or not of its protocol: it is never at one
 	idle      bool         // that was marked by MarkIdle
 	deadlines uint8        // how often the server may set the read deadline until an idle boundary is over
 	blocked   bool         // a Read that began at the boundary is in the kernel
@@ -58,7 +59,7 @@ func (c *Conn) MarkFresh() {
 	b := &c.boundary
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.at, b.idle = true, false
+	b.at, b.idle = !b.foreign, false
 }
 
 // MarkIdle is for a server like net/http's, at StateIdle: it has answered a request.
@@ -72,18 +73,22 @@ func (c *Conn) MarkIdle() {
 	b := &c.boundary
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.foreign {
+		return
+	}
 	b.at, b.idle, b.deadlines = true, true, 1
 	b.ahead = true
 	b.arrival = nil
 	b.slow.Store(0)
 }
 
-// ClearBoundary is for the server: nothing is known of this connection's boundaries from here (it was hijacked, say).
+// ClearBoundary is for the server: nothing is known of this connection's boundaries from here on, whatever is marked (it was hijacked,
+// say).
 func (c *Conn) ClearBoundary() {
 	b := &c.boundary
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.at, b.ahead = false, false
+	b.foreign, b.at, b.ahead = true, false, false
 	b.slow.Store(0)
 	if b.slot != nil {
 		b.slot.Use()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -94,6 +95,7 @@ func newHTTPServer(srv *http.Server) *httpServer {
 	if srv.TLSNextProto == nil && wantsHTTP2(srv) {
 		s.adoptHTTP2()
 	}
+	s.markHTTP2()
 	remember := srv.ConnContext
 	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		if c, ok := conn.(*listener.Conn); ok {
@@ -171,6 +173,26 @@ func (s *httpServer) adoptHTTP2() {
 	}
 	s.http2 = owner
 	s.TLSNextProto = owner.TLSNextProto
+}
+
+// markHTTP2 notes which connections without TLS speak HTTP/2. Its server calls ConnState for them, too, with the states of HTTP/1, and
+// may read as much at once as that of HTTP/1 does between two requests.
+func (s *httpServer) markHTTP2() {
+	const key = "unencrypted_http2" // net/http/server.go, nextProtoUnencryptedHTTP2
+	serve, ok := s.TLSNextProto[key]
+	if !ok {
+		return
+	}
+	s.TLSNextProto = maps.Clone(s.TLSNextProto) // it may be the user's, for several servers
+	s.TLSNextProto[key] = func(srv *http.Server, conn *tls.Conn, handler http.Handler) {
+		// As net/http passes a connection to a function for TLS (h2_bundle.go, http2unencryptedNetConnFromTLSConn).
+		if wrapped, ok := conn.NetConn().(interface{ UnencryptedNetConn() net.Conn }); ok {
+			if c, ok := wrapped.UnencryptedNetConn().(*listener.Conn); ok {
+				c.ClearBoundary()
+			}
+		}
+		serve(srv, conn, handler)
+	}
 }
 
 func (s *httpServer) serve(ln net.Listener) error {
