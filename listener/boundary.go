@@ -192,20 +192,27 @@ const maxNewlines = 4
 func (b *boundary) enter(c *Conn, size int) (slot *ledger.Slot, tell func(), next outcome) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reading = false
+	asked := b.asked // not nil only after a Read that got nothing but line ends, and so had no leave
+	b.reading, b.blocked, b.asked = false, false, nil
+	if asked != nil {
+		tell = func() { asked(nil, true) }
+	}
 	if b.detached.Load() {
-		return nil, nil, gone
+		return nil, tell, gone
 	}
 	if b.woken {
 		b.woken = false
 		b.restoreDeadline(c.inner)
-		return nil, nil, interrupted
+		return nil, tell, interrupted
 	}
 	if b.at && b.sink != nil {
 		if d := b.detach(c, size); d != nil {
 			sink := b.sink
-			return nil, func() { sink(d, false) }, gone
+			return nil, func() { sink(d, asked != nil) }, gone
 		}
+	}
+	if asked != nil {
+		b.restoreDeadline(c.inner)
 	}
 	b.pace()
 	b.blocked, b.reading = b.at, true
@@ -214,7 +221,7 @@ func (b *boundary) enter(c *Conn, size int) (slot *ledger.Slot, tell func(), nex
 			b.slot.Clean(ahead)
 		}
 	}
-	return b.slot, nil, finished
+	return b.slot, tell, finished
 }
 
 // readAhead returns the bytes of the next request that the server holds already, at a boundary that MarkIdle marked. It is not
