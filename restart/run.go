@@ -73,6 +73,7 @@ func (g *Generation) mover() *mover {
 
 // leave is the beginning of the end: from here this generation takes on nothing new.
 func (g *Generation) leave() {
+	g.awaitParting()
 	close(g.leaving)
 	g.raw.leave()
 	select {
@@ -98,6 +99,19 @@ func (g *Generation) leave() {
 	notifyStopping(g.log)
 	if err := g.sockets.Retire(); err != nil {
 		g.log.Warn("cannot close sockets", "error", err)
+	}
+}
+
+// awaitParting returns when this generation, if it serves, takes no connection from its predecessor any more: what comes after that would
+// find nobody who serves it. See probation.part.
+func (g *Generation) awaitParting() {
+	if g.predecessor == nil {
+		return
+	}
+	select {
+	case <-g.committed:
+		<-g.predecessor.gone // if there is a successor, since before its upgrade began
+	default:
 	}
 }
 
