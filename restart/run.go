@@ -87,11 +87,10 @@ func (g *Generation) leave() {
 	if g.successor != nil {
 		g.door.close(false)
 		_ = g.sockets.Leave() // they are the successor's
-		if mover := g.mover(); mover != nil {
-			go mover.run(g.moving, g.successor.incoming)
-		}
 		if g.stopping.Load() {
 			g.successor.stop() // the signal came too late to roll back
+		} else if mover := g.mover(); mover != nil {
+			go mover.run(g.moving, g.successor.incoming)
 		}
 		return
 	}
