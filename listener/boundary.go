@@ -23,6 +23,7 @@ type boundary struct {
 
 	mu        sync.Mutex
 	at        bool         // at its boundary
+	foreign   bool         // it is not the server's any more, or not of its protocol: it is never at one
 	idle      bool         // that was marked by MarkIdle
 	deadlines uint8        // how often the server may set the read deadline until an idle boundary is over
 	blocked   bool         // a Read that began at the boundary is in the kernel
@@ -36,7 +37,7 @@ type boundary struct {
 	sink      Sink         // who gets it as soon as it is at a boundary; nil if it stays
 	asked     Sink         // who made this Read come back, by an inner deadline in the past, and is owed an answer; nil if nobody
 	slot      *ledger.Slot // where to note what becomes of it, as long as a predecessor may take it back
-	arrival   *arrival     // adopted, and no byte has come since: its deadline is in force, not the server's; else nil
+	arrival   *arrival     // adopted, and its first request here has not got its deadline yet; else nil
 	deadline  time.Time    // for reading, as the server wants it
 	residual  []byte       // to be read before what comes from the kernel
 }
@@ -44,8 +45,10 @@ type boundary struct {
 // arrival is what is only to be known of a connection that was adopted, until its next request.
 type arrival struct {
 	at    time.Time
-	until time.Time // the predecessor's deadline; zero if it had none
-	first bool      // it is before its first request
+	until time.Time     // the predecessor's deadline, in force as long as no byte has come; zero if it had none
+	first bool          // it is before its first request
+	begun bool          // a byte has come
+	late  time.Duration // by how much the request began later than the server takes it to have
 }
 
 // serverBuffer is the size in bytes of the buffer that net/http reads requests into (bufio's default).
@@ -56,7 +59,7 @@ func (c *Conn) MarkFresh() {
 	b := &c.boundary
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.at, b.idle = true, false
+	b.at, b.idle = !b.foreign, false
 }
 
 // MarkIdle is for a server like net/http's, at StateIdle: it has answered a request.
@@ -70,17 +73,22 @@ func (c *Conn) MarkIdle() {
 	b := &c.boundary
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.foreign {
+		return
+	}
 	b.at, b.idle, b.deadlines = true, true, 1
 	b.ahead = true
+	b.arrival = nil
 	b.slow.Store(0)
 }
 
-// ClearBoundary is for the server: nothing is known of this connection's boundaries from here (it was hijacked, say).
+// ClearBoundary is for the server: nothing is known of this connection's boundaries from here on, whatever is marked (it was hijacked,
+// say).
 func (c *Conn) ClearBoundary() {
 	b := &c.boundary
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.at, b.ahead = false, false
+	b.foreign, b.at, b.ahead = true, false, false
 	b.slow.Store(0)
 	if b.slot != nil {
 		b.slot.Use()
@@ -184,20 +192,27 @@ const maxNewlines = 4
 func (b *boundary) enter(c *Conn, size int) (slot *ledger.Slot, tell func(), next outcome) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reading = false
+	asked := b.asked // not nil only after a Read that got nothing but line ends, and so had no leave
+	b.reading, b.blocked, b.asked = false, false, nil
+	if asked != nil {
+		tell = func() { asked(nil, true) }
+	}
 	if b.detached.Load() {
-		return nil, nil, gone
+		return nil, tell, gone
 	}
 	if b.woken {
 		b.woken = false
 		b.restoreDeadline(c.inner)
-		return nil, nil, interrupted
+		return nil, tell, interrupted
 	}
 	if b.at && b.sink != nil {
 		if d := b.detach(c, size); d != nil {
 			sink := b.sink
-			return nil, func() { sink(d, false) }, gone
+			return nil, func() { sink(d, asked != nil) }, gone
 		}
+	}
+	if asked != nil {
+		b.restoreDeadline(c.inner)
 	}
 	b.pace()
 	b.blocked, b.reading = b.at, true
@@ -206,7 +221,7 @@ func (b *boundary) enter(c *Conn, size int) (slot *ledger.Slot, tell func(), nex
 			b.slot.Clean(ahead)
 		}
 	}
-	return b.slot, nil, finished
+	return b.slot, tell, finished
 }
 
 // readAhead returns the bytes of the next request that the server holds already, at a boundary that MarkIdle marked. It is not
@@ -266,14 +281,17 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 		b.ntail = 0
 	}
 	b.ntail += uint8(copy(b.tail[b.ntail:], p[len(p)-kept:]))
-	if arrival := b.arrival; arrival != nil {
-		b.arrival = nil
+	if arrival := b.arrival; arrival != nil && !arrival.begun {
+		arrival.begun = true
 		// The server set it when it adopted what it took for a new connection. For the client, the time for its first request
 		// began when it connected, and that for any other begins now.
+		if !arrival.first {
+			arrival.late = time.Since(arrival.at)
+		}
 		switch {
 		case b.deadline.IsZero():
 		case !arrival.first:
-			b.deadline = b.deadline.Add(time.Since(arrival.at))
+			b.deadline = b.deadline.Add(arrival.late)
 		case !arrival.until.IsZero() && arrival.until.Before(b.deadline):
 			b.deadline = arrival.until
 		}
@@ -288,6 +306,12 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if arrival := b.arrival; arrival != nil && arrival.begun {
+		// After the header: the time for the whole request, by the same clock (net/http/server.go, readRequest).
+		if b.arrival = nil; !t.IsZero() {
+			t = t.Add(arrival.late)
+		}
+	}
 	b.deadline = t
 	if b.at && b.idle {
 		if b.deadlines == 0 {
@@ -304,7 +328,7 @@ func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 
 // restoreDeadline ends what ask or interrupt began.
 func (b *boundary) restoreDeadline(inner stream) {
-	if b.arrival != nil {
+	if b.arrival != nil && !b.arrival.begun {
 		_ = inner.SetReadDeadline(b.arrival.until)
 	} else {
 		_ = inner.SetReadDeadline(b.deadline)

@@ -113,15 +113,16 @@ func (a *attempt) handOver(ctx context.Context, tokens *handoff.TokenStore, expe
 
 // offer sends what the successor inherits, and waits for its answer to each.
 func (a *attempt) offer(ctx context.Context, capabilities []string) error {
-	var entries []handoff.Entry
-	err := a.bounded(ctx, func(context.Context) (err error) {
-		entries, err = a.entries(capabilities) // which asks the service to encode its states
+	states, err := a.encodeStates(ctx, capabilities) // before there are descriptors, which nobody would close if that does not end
+	if err != nil {
 		return err
-	})
+	}
+	entries, err := a.entries(capabilities)
 	if err != nil {
 		return err
 	}
 	defer closeEntries(entries)
+	entries = append(entries, states...)
 	offers := handoff.Offers(entries)
 	tokens := &handoff.TokenStore{}
 	for _, offer := range offers {
@@ -152,6 +153,22 @@ func (a *attempt) offer(ctx context.Context, capabilities []string) error {
 		}
 	}
 	return nil
+}
+
+// encodeStates asks the service for its states.
+func (a *attempt) encodeStates(ctx context.Context, capabilities []string) ([]handoff.Entry, error) {
+	if !slices.Contains(capabilities, handoff.CapabilityState) {
+		return nil, nil
+	}
+	var states []handoff.Entry
+	err := a.bounded(ctx, func(context.Context) (err error) {
+		states, err = a.states.entries(slices.Contains(capabilities, handoff.CapabilityParts))
+		return err
+	})
+	if err != nil {
+		return nil, err // states may still be written to
+	}
+	return states, nil
 }
 
 // probation goes on from READY to COMMITTED: it pings the successor, passes the listeners on with its first answer, then the

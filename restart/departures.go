@@ -47,8 +47,7 @@ func (q *departures) put(c moving, asked bool) bool {
 		q.asked--
 	}
 	if c.Detached == nil {
-		q.signal() // another can be asked
-		return true
+		return true // the next tick has another one asked: if no descriptor is free, to do so now would be without end
 	}
 	if !q.open {
 		return false

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -19,9 +20,9 @@ import (
 // When the generation hands over, HTTP/1 connections move to the successor, those in the middle of a request at its end. What
 // does not move, or cannot because it is encrypted, gets "Connection: close" with its next response; HTTP/2 clients get
 // GOAWAY at once. net/http's Shutdown is not used before the end of Options.Drain, because it drops requests that
-// arrive on a new connection and cuts half-read headers. To that end HTTP sets srv.Handler and srv.ConnState, which call the
-// ones that were there, and srv.TLSNextProto unless that is set: call it when srv is complete. Functions of srv.RegisterOnShutdown are not called before the end of the drain; Leaving
-// tells what they would. Connections that were hijacked count, too: they have until the end of Options.Drain, unless they are handed on (Hijack).
+// arrive on a new connection and cuts half-read headers. To that end HTTP sets srv.Handler, ConnState, ConnContext and BaseContext, which
+// call the ones that were there, and srv.TLSNextProto, but for what is set already: call it when srv is complete. Functions of
+// srv.RegisterOnShutdown are not called before the end of the drain; Leaving tells what they would. Connections that were hijacked count, too: they have until the end of Options.Drain, unless they are handed on (Hijack).
 func (g *Generation) HTTP(ln *listener.Listener, srv *http.Server) {
 	server, ok := g.services[srv]
 	if !ok {
@@ -94,6 +95,10 @@ func newHTTPServer(srv *http.Server) *httpServer {
 	if srv.TLSNextProto == nil && wantsHTTP2(srv) {
 		s.adoptHTTP2()
 	}
+	s.markHTTP2()
+	if base := srv.BaseContext; base != nil {
+		srv.BaseContext = func(ln net.Listener) context.Context { return base(s.listenerOf(ln)) }
+	}
 	remember := srv.ConnContext
 	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		if c, ok := conn.(*listener.Conn); ok {
@@ -114,6 +119,16 @@ func newHTTPServer(srv *http.Server) *httpServer {
 		}
 	}
 	return s
+}
+
+// listenerOf returns the listener whose connections ln accepts, if ln is that of those that move; else ln.
+func (s *httpServer) listenerOf(ln net.Listener) net.Listener {
+	for _, l := range s.listeners {
+		if ln == l.Adopted() {
+			return l
+		}
+	}
+	return ln
 }
 
 // mark tells a connection where its server is.
@@ -171,6 +186,26 @@ func (s *httpServer) adoptHTTP2() {
 	}
 	s.http2 = owner
 	s.TLSNextProto = owner.TLSNextProto
+}
+
+// markHTTP2 notes which connections without TLS speak HTTP/2. Its server calls ConnState for them, too, with the states of HTTP/1, and
+// may read as much at once as that of HTTP/1 does between two requests.
+func (s *httpServer) markHTTP2() {
+	const key = "unencrypted_http2" // net/http/server.go, nextProtoUnencryptedHTTP2
+	serve, ok := s.TLSNextProto[key]
+	if !ok {
+		return
+	}
+	s.TLSNextProto = maps.Clone(s.TLSNextProto) // it may be the user's, for several servers
+	s.TLSNextProto[key] = func(srv *http.Server, conn *tls.Conn, handler http.Handler) {
+		// As net/http passes a connection to a function for TLS (h2_bundle.go, http2unencryptedNetConnFromTLSConn).
+		if wrapped, ok := conn.NetConn().(interface{ UnencryptedNetConn() net.Conn }); ok {
+			if c, ok := wrapped.UnencryptedNetConn().(*listener.Conn); ok {
+				c.ClearBoundary()
+			}
+		}
+		serve(srv, conn, handler)
+	}
 }
 
 func (s *httpServer) serve(ln net.Listener) error {

@@ -173,7 +173,7 @@ func (g *Generation) acceptEntry(entry *handoff.Entry) error {
 	}
 }
 
-// entries lists what a successor with these capabilities inherits. The caller closes the descriptors.
+// entries lists what a successor with these capabilities inherits, but for states. The caller closes the descriptors.
 func (a *attempt) entries(capabilities []string) ([]handoff.Entry, error) {
 	able := make(map[string]bool)
 	for _, name := range capabilities {
@@ -211,15 +211,7 @@ func (a *attempt) entries(capabilities []string) ([]handoff.Entry, error) {
 	if able[handoff.CapabilityCounters] {
 		entries = append(entries, a.counters.entries()...)
 	}
-	if !able[handoff.CapabilityState] {
-		return entries, nil
-	}
-	states, err := a.states.entries(able[handoff.CapabilityParts])
-	if err != nil {
-		closeEntries(entries)
-		return nil, err
-	}
-	return append(entries, states...), nil
+	return entries, nil
 }
 
 func closeEntries(entries []handoff.Entry) {

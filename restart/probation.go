@@ -36,8 +36,9 @@ func (g *Generation) probationActor(ctx context.Context) (func() error, func(err
 // run says READY and answers the predecessor until the group ends. It returns before that only with an error that this
 // generation cannot serve with.
 func (p *probation) run(ctx context.Context) error {
-	session := p.predecessor.session
-	incoming := receiveAll(ctx, session)
+	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	incoming := receiveAll(reading, p.predecessor.session)
 	if err := p.send(ctx, &handoff.Ready{
 		Probation: uint32(p.options.Probation.Milliseconds()), Credit: p.adopter.budget.credit(),
 	}); err != nil {
@@ -75,7 +76,9 @@ func (p *probation) run(ctx context.Context) error {
 				return p.giveUp(err)
 			}
 		case <-ctx.Done():
-			if !p.serving {
+			if p.serving {
+				p.part(ctx, incoming)
+			} else {
 				_ = p.giveUp(fmt.Errorf("%w: %w", errApprentice, context.Cause(ctx)))
 			}
 			return nil
@@ -173,6 +176,35 @@ func (p *probation) misled(cause error) error {
 	p.adopter.drop()
 	p.predecessorWent()
 	return nil
+}
+
+// part ends the conversation with a predecessor that still drains, because this generation stops. What was acknowledged is served here,
+// for its GRANT is on its way, and nobody else would have it. The end of the session tells the predecessor to keep the rest.
+func (p *probation) part(ctx context.Context, incoming <-chan received) {
+	patience := time.NewTimer(byeTimeout)
+	defer patience.Stop()
+	for late := false; !late && !p.predecessor.hasGone() && len(p.adopter.pending) > 0; {
+		select {
+		case in := <-incoming:
+			if in.err != nil {
+				_ = p.sessionEnded(in.err) // nil for a generation that serves
+				continue
+			}
+			switch message := in.message.(type) {
+			case *handoff.Ping:
+			case *handoff.Offer:
+				_ = message.Close()
+			default:
+				if err := p.handleServing(ctx, message); err != nil {
+					_ = p.misled(err) // as above
+				}
+			}
+		case <-patience.C:
+			late = true
+		}
+	}
+	p.adopter.drop()
+	p.predecessorWent()
 }
 
 // giveUp stops accepting and tells the predecessor to take over again.

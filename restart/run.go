@@ -73,6 +73,7 @@ func (g *Generation) mover() *mover {
 
 // leave is the beginning of the end: from here this generation takes on nothing new.
 func (g *Generation) leave() {
+	g.awaitParting()
 	close(g.leaving)
 	g.raw.leave()
 	select {
@@ -86,11 +87,10 @@ func (g *Generation) leave() {
 	if g.successor != nil {
 		g.door.close(false)
 		_ = g.sockets.Leave() // they are the successor's
-		if mover := g.mover(); mover != nil {
-			go mover.run(g.moving, g.successor.incoming)
-		}
 		if g.stopping.Load() {
 			g.successor.stop() // the signal came too late to roll back
+		} else if mover := g.mover(); mover != nil {
+			go mover.run(g.moving, g.successor.incoming)
 		}
 		return
 	}
@@ -98,6 +98,19 @@ func (g *Generation) leave() {
 	notifyStopping(g.log)
 	if err := g.sockets.Retire(); err != nil {
 		g.log.Warn("cannot close sockets", "error", err)
+	}
+}
+
+// awaitParting returns when this generation, if it serves, takes no connection from its predecessor any more: what comes after that would
+// find nobody who serves it. See probation.part.
+func (g *Generation) awaitParting() {
+	if g.predecessor == nil {
+		return
+	}
+	select {
+	case <-g.committed:
+		<-g.predecessor.gone // if there is a successor, since before its upgrade began
+	default:
 	}
 }
 

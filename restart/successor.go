@@ -26,10 +26,25 @@ func (s *successor) bye(upgrade bool) {
 	_ = s.session.Close()
 }
 
-// stop passes a stop signal on that came when this generation had just handed over.
+// stop passes a stop signal on that came when this generation had just handed over. What is on its way then stays here: to the successor,
+// BYE says so.
 func (s *successor) stop() {
+	s.mover.abandon()
 	s.counting.tell(byeTimeout) // it listens no longer then
 	s.say(&handoff.Bye{Stop: true})
+}
+
+// abandon is run for a generation that stops: nothing moves any more.
+func (m *mover) abandon() {
+	if m == nil {
+		return
+	}
+	defer close(m.done)
+	if m.escrow != nil {
+		m.escrow.close()
+		m.escrow = nil
+	}
+	m.finish(errStopped)
 }
 
 func (s *successor) say(bye *handoff.Bye) {

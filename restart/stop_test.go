@@ -1,0 +1,127 @@
+//go:build linux
+
+package restart
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/segue-go/segue/handoff"
+	"github.com/segue-go/segue/internal/scm"
+)
+
+// commitByScript is a predecessor's side from READY to COMMITTED.
+func commitByScript(ctx context.Context, session *handoff.Session) error {
+	for {
+		message, err := session.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		switch message.(type) {
+		case *handoff.Ready:
+			err = session.Send(ctx, &handoff.Ping{Number: 1})
+		case *handoff.Pong:
+			err = session.Send(ctx, &handoff.Grant{})
+		case *handoff.Commit:
+			return errors.Join(session.Send(ctx, &handoff.Committed{}), session.Send(ctx, &handoff.Grant{}))
+		default:
+			return handoff.Unexpected("READY, PONG or COMMIT", message)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// A successor that is stopped while its predecessor moves connections serves those that it has acknowledged, and tells the predecessor
+// at once to keep the others.
+func TestInvariant3StopWhileConnectionsMove(t *testing.T) {
+	g, c := newTwin(t), newConversation(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	scripted := make(chan error, 1)
+	go func() {
+		_, err := c.predecessor.Receive(ctx)
+		if err == nil {
+			err = c.predecessor.Send(ctx, &handoff.Welcome{Version: 1, Capabilities: firstCapabilities, Generation: 2, PID: 4711})
+		}
+		if err == nil {
+			err = offerAll(ctx, c.predecessor, &handoff.Offer{ID: 1})
+		}
+		scripted <- err
+	}()
+	if err := errors.Join(g.inherit(c.successor, c.token), <-scripted); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := g.Listen(ctx, "web", "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.HTTP(ln, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") })})
+	successor := runTwin(t, g)
+	if err := commitByScript(ctx, c.predecessor); err != nil {
+		t.Fatal(err)
+	}
+
+	elsewhere, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer elsewhere.Close()
+	client, err := net.Dial("tcp", elsewhere.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	accepted, err := elsewhere.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	descriptor, err := scm.Duplicate(accepted.(*net.TCPConn))
+	_ = accepted.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer := &handoff.Offer{ID: 2, Count: 1, Entries: []handoff.Entry{
+		{ID: 1, Kind: kindConnection, Name: "web", Data: []byte{0xa0}, Described: true, Descriptor: descriptor}}}
+	defer offer.Close()
+	if offer.Token, err = c.tokens.Issue(); err != nil {
+		t.Fatal(err)
+	}
+	if err := offerAll(ctx, c.predecessor, offer); err != nil {
+		t.Fatal(err)
+	}
+	left := make(chan struct{})
+	go func() { defer close(left); successor.leave() }()
+	<-time.After(50 * time.Millisecond) // nothing tells that it has noticed
+	if err := c.predecessor.Send(ctx, &handoff.Grant{Offers: []uint64{2}}); err != nil {
+		t.Fatalf("want the GRANT of what was acknowledged to be awaited, have %v", err)
+	}
+	_ = offer.Close()
+	begun := time.Now()
+	if message, err := c.predecessor.Receive(ctx); !isGone(err) {
+		t.Fatalf("want the end of the session, have %T, %v", message, err)
+	}
+	if took := time.Since(begun); took > ackTimeout/2 {
+		t.Errorf("the successor let the predecessor wait for %v", took)
+	}
+	if _, err := io.WriteString(client, "GET / HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
+	response, err := http.ReadResponse(bufio.NewReader(client), nil)
+	if err != nil {
+		t.Fatalf("want an answer, have %v", err)
+	}
+	_ = response.Body.Close()
+	if !response.Close {
+		t.Error("want the end of the connection announced")
+	}
+	<-left
+}
