@@ -43,14 +43,15 @@ type Session struct {
 	sending sync.Mutex // keeps a frame and the descriptors beside it together
 
 	// announced holds the tokens of offers whose descriptors have not come yet.
-	announced TokenStore
-	body      int           // bytes of a body that the peer may send
-	patience  time.Duration // FrameTimeout, but in tests
+	announced    TokenStore
+	capabilities []string      // of this side
+	body         int           // bytes of a body that the peer may send
+	patience     time.Duration // FrameTimeout, but in tests
 }
 
 // NewSession takes ownership of conn.
 func NewSession(conn *net.UnixConn) *Session {
-	return &Session{conn: conn, body: strangerBody, patience: FrameTimeout}
+	return &Session{conn: conn, capabilities: capabilities(), body: strangerBody, patience: FrameTimeout}
 }
 
 // Close ends the session. Calls under way return an error.
