@@ -38,7 +38,8 @@ var (
 // Send may be called by several goroutines at once, Receive by one; both at the same time. Any error of Receive other
 // than the end of its context before a frame began leaves the stream in an unknown place: close the session.
 type Session struct {
-	conn *net.UnixConn
+	conn     *net.UnixConn
+	receiver *scm.Receiver
 
 	sending sync.Mutex // keeps a frame and the descriptors beside it together
 
@@ -51,7 +52,7 @@ type Session struct {
 
 // NewSession takes ownership of conn.
 func NewSession(conn *net.UnixConn) *Session {
-	return &Session{conn: conn, capabilities: capabilities(), body: strangerBody, patience: FrameTimeout}
+	return &Session{conn: conn, receiver: scm.NewReceiver(conn), capabilities: capabilities(), body: strangerBody, patience: FrameTimeout}
 }
 
 // Close ends the session. Calls under way return an error.
@@ -93,31 +94,29 @@ func (s *Session) Send(ctx context.Context, message Message) error {
 // Receive reads one message. An *Offer owns the descriptors that came with it, after their token was verified and
 // consumed. The error is io.EOF when the peer closed between two frames, and the cause of ctx when that ended first.
 func (s *Session) Receive(ctx context.Context) (Message, error) {
-	var header [wire.HeaderSize]byte
+	header := make([]byte, wire.HeaderSize)
 	// The first byte may take as long as ctx allows: a peer that has nothing to say is not at fault.
-	if _, err := scm.Receive(ctx, s.conn, header[:1], 0); err != nil {
+	if _, err := s.receiver.Receive(ctx, time.Time{}, nil, header[:1], 0); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.patience, ErrFrameTimeout)
-	defer cancel()
-	message, err := s.receiveRest(ctx, header)
+	message, err := s.receiveRest(ctx, time.Now().Add(s.patience), header)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w: %w", ErrMalformed, io.ErrUnexpectedEOF)
 	}
 	return message, err
 }
 
-func (s *Session) receiveRest(ctx context.Context, header [wire.HeaderSize]byte) (Message, error) {
-	if _, err := scm.Receive(ctx, s.conn, header[1:], 0); err != nil {
+func (s *Session) receiveRest(ctx context.Context, until time.Time, header []byte) (Message, error) {
+	if _, err := s.receiver.Receive(ctx, until, ErrFrameTimeout, header[1:], 0); err != nil {
 		return nil, err
 	}
-	kind, length, err := wire.ParseHeader(header, s.body)
+	kind, length, err := wire.ParseHeader([wire.HeaderSize]byte(header), s.body)
 	if err != nil {
 		return nil, err
 	}
 	body := make([]byte, length)
 	if length > 0 {
-		if _, err := scm.Receive(ctx, s.conn, body, 0); err != nil {
+		if _, err := s.receiver.Receive(ctx, until, ErrFrameTimeout, body, 0); err != nil {
 			return nil, err
 		}
 	}
@@ -126,7 +125,7 @@ func (s *Session) receiveRest(ctx context.Context, header [wire.HeaderSize]byte)
 		return nil, err
 	}
 	if offer, ok := message.(*Offer); ok && offer.Count > 0 {
-		if err := s.receiveDescriptors(ctx, offer); err != nil {
+		if err := s.receiveDescriptors(ctx, until, offer); err != nil {
 			return nil, fmt.Errorf("descriptors of offer %d: %w", offer.ID, err)
 		}
 	}
@@ -135,18 +134,18 @@ func (s *Session) receiveRest(ctx context.Context, header [wire.HeaderSize]byte)
 
 // receiveDescriptors reads the message that an offer announced. Nothing in it reaches the offer before its token was
 // consumed.
-func (s *Session) receiveDescriptors(ctx context.Context, offer *Offer) error {
+func (s *Session) receiveDescriptors(ctx context.Context, until time.Time, offer *Offer) error {
 	if err := s.announced.Expect(offer.Token); err != nil {
 		return err
 	}
 	defer s.announced.Revoke(offer.Token)
-	var presented [TokenSize]byte
-	received, err := scm.Receive(ctx, s.conn, presented[:], offer.Count)
+	presented := make([]byte, TokenSize)
+	received, err := s.receiver.Receive(ctx, until, ErrFrameTimeout, presented, offer.Count)
 	if err != nil {
 		return err
 	}
 	defer received.Close()
-	if err := s.announced.Redeem(offer.Token, presented[:]); err != nil {
+	if err := s.announced.Redeem(offer.Token, presented); err != nil {
 		return err
 	}
 	next := 0

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,15 +77,13 @@ func receiveOnce(ctx context.Context, conn *net.UnixConn, buf []byte, d *Descrip
 	if len(buf) == 0 {
 		return 0, errors.New("empty buffer: descriptors need a byte to travel with")
 	}
-	raw, release, err := begin(ctx, conn, conn.SetReadDeadline)
-	if err != nil {
-		return 0, err
+	if ctx.Err() != nil {
+		return 0, reason(ctx)
 	}
-	defer release()
-	n, err := recvmsg(raw, buf, make([]byte, controlSize), d)
+	n, err := NewReceiver(conn).recvmsg(ctx, time.Time{}, nil, buf, d)
 	switch {
 	case err != nil:
-		return 0, interrupted(ctx, err)
+		return 0, err
 	case n == 0 && d.Len() == 0:
 		return 0, io.EOF
 	default:

@@ -39,17 +39,17 @@ func serve(ctx context.Context, cfg config) error {
 	if err != nil {
 		return err
 	}
-	gen.HTTP(web, &http.Server{Handler: routes(cfg, gen.Number()), ReadHeaderTimeout: 10 * time.Second})
+	gen.HTTP(web, &http.Server{Handler: routes(gen.Number()), ReadHeaderTimeout: 10 * time.Second})
 	gen.Handoffs(socket, web, &handoff.Backend{Service: cfg.service, Bare: cfg.verify})
 	slog.Info("listening", "addr", web.Addr().String(), "socket", cfg.socket, "generation", gen.Number())
 	return gen.Run(ctx)
 }
 
-func routes(cfg config, generation int) *http.ServeMux {
+func routes(generation int) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		fmt.Fprintf(w, "%s generation %d pid %d\n", cfg.name, generation, os.Getpid())
+		fmt.Fprintf(w, "generation %d pid %d\n", generation, os.Getpid())
 	})
 	mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(w, http.MaxBytesReader(w, r.Body, 1<<20))
@@ -58,9 +58,9 @@ func routes(cfg config, generation int) *http.ServeMux {
 }
 
 type config struct {
-	socket, listen, name, service, pidFile string
-	probation, drain                       time.Duration
-	verify                                 func(presented []byte) error // nil for the framed form
+	socket, listen, service, pidFile string
+	probation, drain                 time.Duration
+	verify                           func(presented []byte) error // nil for the framed form
 }
 
 // parseFlags ends the process if the flags make no sense.
@@ -69,7 +69,6 @@ func parseFlags() (cfg config) {
 	var bare bool
 	flag.StringVar(&cfg.socket, "socket", "", "fronts hand connections over at this `path`, a Unix socket")
 	flag.StringVar(&cfg.listen, "listen", "127.0.0.1:0", "serve clients that come by themselves, or through a front that reconnects, on this `host:port`")
-	flag.StringVar(&cfg.name, "name", "backend", "begin answers with this `word`")
 	flag.StringVar(&cfg.service, "service", "", "take only connections that are for this `service`")
 	flag.StringVar(&cfg.pidFile, "pidfile", "", "keep the pid of the generation that serves in this `file`")
 	flag.DurationVar(&cfg.probation, "probation", restart.DefaultProbation, "serve this `long` before an upgrade is final; 0 for not at all")
@@ -126,7 +125,7 @@ const usage = `Usage: backend -socket FILE [flags]
 An HTTP server that gets its connections from a front (see ../front), which accepts them. SIGHUP starts the binary anew as the
 next generation: connections move to it, and fronts go on with it. SIGTERM and SIGINT end the service.
 
-  /              which backend and generation answers, and its pid
+  /              which generation answers, and its pid
   /echo          sends a POST's body back, 1 MiB at most
 
 Flags:
