@@ -79,7 +79,7 @@ func unixConn(conn net.Conn) (*net.UnixConn, error) {
 
 // serve answers the offers of one session.
 func (b *Backend) serve(ctx context.Context, s *Session) error {
-	s.capabilities = []string{CapabilityBroker}
+	s.broker()
 	greeting, cancel := context.WithTimeoutCause(ctx, greetTimeout, ErrFrameTimeout)
 	defer cancel()
 	answer := Welcome{Limits: Limits{Credit: b.credit()}}

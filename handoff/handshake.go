@@ -43,6 +43,9 @@ func capabilities() []string {
 // refusalTimeout is how long a refusal may take to be written to a peer that perhaps does not read.
 const refusalTimeout = 200 * time.Millisecond
 
+// broker makes it a session of a front and a backend.
+func (s *Session) broker() { s.capabilities, s.together = []string{CapabilityBroker}, true }
+
 // Connect is the successor's side of the handshake. It fails with ErrRefused (a *RefusedError) when the predecessor says
 // no, io.EOF when it is gone, ErrVersion or ErrUnexpectedMessage when its answer makes no sense.
 func (s *Session) Connect(ctx context.Context, token Token) (*Welcome, error) {

@@ -255,7 +255,7 @@ func (p *Pool) dial() (*link, error) {
 		return nil, err
 	}
 	session := NewSession(unix)
-	session.capabilities = []string{CapabilityBroker}
+	session.broker()
 	welcome, err := session.Connect(ctx, Token{})
 	if err != nil {
 		_ = session.Close()

@@ -38,25 +38,28 @@ var (
 // Send may be called by several goroutines at once, Receive by one; both at the same time. Any error of Receive other
 // than the end of its context before a frame began leaves the stream in an unknown place: close the session.
 type Session struct {
-	conn     *net.UnixConn
-	receiver *scm.Receiver
+	conn   *net.UnixConn
+	stream *stream
 
 	sending sync.Mutex // keeps a frame and the descriptors beside it together
 
 	// announced holds the tokens of offers whose descriptors have not come yet.
 	announced    TokenStore
-	capabilities []string      // of this side
-	body         int           // bytes of a body that the peer may send
-	patience     time.Duration // FrameTimeout, but in tests
+	capabilities []string // of this side
+	body         int      // bytes of a body that the peer may send
+	together     bool     // the token of an offer is sent with its frame
 }
 
 // NewSession takes ownership of conn.
 func NewSession(conn *net.UnixConn) *Session {
-	return &Session{conn: conn, receiver: scm.NewReceiver(conn), capabilities: capabilities(), body: strangerBody, patience: FrameTimeout}
+	return &Session{conn: conn, stream: newStream(conn), capabilities: capabilities(), body: strangerBody}
 }
 
 // Close ends the session. Calls under way return an error.
-func (s *Session) Close() error { return s.conn.Close() }
+func (s *Session) Close() error {
+	s.stream.close()
+	return s.conn.Close()
+}
 
 // Send writes one message, and for an Offer the descriptors of its entries, which stay the caller's. It fails with the
 // cause of ctx, with ErrTooLarge, or with the error of sendmsg(2): EPIPE when the peer is gone.
@@ -71,22 +74,22 @@ func (s *Session) Send(ctx context.Context, message Message) error {
 	if err != nil {
 		return err
 	}
+	var descriptors []int
+	if isOffer && offer.Count > 0 {
+		if descriptors, err = offer.descriptors(); err != nil {
+			return err
+		}
+	}
 	s.sending.Lock()
 	defer s.sending.Unlock()
-	if err := scm.Send(ctx, s.conn, frame, nil); err != nil {
-		return fmt.Errorf("send %T: %w", message, err)
+	if descriptors != nil && s.together {
+		err = scm.Send(ctx, s.conn, append(frame, offer.Token.Expose()...), descriptors)
+	} else if err = scm.Send(ctx, s.conn, frame, nil); err == nil && descriptors != nil {
+		err = scm.Send(ctx, s.conn, offer.Token.Expose(), descriptors)
 	}
-	if !isOffer || offer.Count == 0 {
-		return nil
-	}
-	descriptors, err := offer.descriptors()
-	if err != nil {
-		return err
-	}
-	err = scm.Send(ctx, s.conn, offer.Token.Expose(), descriptors)
 	runtime.KeepAlive(offer)
 	if err != nil {
-		return fmt.Errorf("send %d descriptors: %w", offer.Count, err)
+		return fmt.Errorf("send %T with %d descriptors: %w", message, len(descriptors), err)
 	}
 	return nil
 }
@@ -94,38 +97,43 @@ func (s *Session) Send(ctx context.Context, message Message) error {
 // Receive reads one message. An *Offer owns the descriptors that came with it, after their token was verified and
 // consumed. The error is io.EOF when the peer closed between two frames, and the cause of ctx when that ended first.
 func (s *Session) Receive(ctx context.Context) (Message, error) {
-	header := make([]byte, wire.HeaderSize)
 	// The first byte may take as long as ctx allows: a peer that has nothing to say is not at fault.
-	if _, err := s.receiver.Receive(ctx, time.Time{}, nil, header[:1], 0); err != nil {
+	if err := s.stream.await(ctx); err != nil {
 		return nil, err
 	}
-	message, err := s.receiveRest(ctx, time.Now().Add(s.patience), header)
+	s.stream.until = time.Time{}
+	message, err := s.receive(ctx)
+	if err != nil {
+		s.stream.close()
+		message = nil
+	} else if err = s.stream.settle(); err != nil {
+		message = nil
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w: %w", ErrMalformed, io.ErrUnexpectedEOF)
 	}
 	return message, err
 }
 
-func (s *Session) receiveRest(ctx context.Context, until time.Time, header []byte) (Message, error) {
-	if _, err := s.receiver.Receive(ctx, until, ErrFrameTimeout, header[1:], 0); err != nil {
+func (s *Session) receive(ctx context.Context) (Message, error) {
+	var header [wire.HeaderSize]byte
+	if err := s.stream.read(ctx, header[:]); err != nil {
 		return nil, err
 	}
-	kind, length, err := wire.ParseHeader([wire.HeaderSize]byte(header), s.body)
+	kind, length, err := wire.ParseHeader(header, s.body)
 	if err != nil {
 		return nil, err
 	}
 	body := make([]byte, length)
-	if length > 0 {
-		if _, err := s.receiver.Receive(ctx, until, ErrFrameTimeout, body, 0); err != nil {
-			return nil, err
-		}
+	if err := s.stream.read(ctx, body); err != nil {
+		return nil, err
 	}
 	message, err := decodeMessage(kind, body)
 	if err != nil {
 		return nil, err
 	}
 	if offer, ok := message.(*Offer); ok && offer.Count > 0 {
-		if err := s.receiveDescriptors(ctx, until, offer); err != nil {
+		if err := s.receiveDescriptors(ctx, offer); err != nil {
 			return nil, fmt.Errorf("descriptors of offer %d: %w", offer.ID, err)
 		}
 	}
@@ -134,18 +142,21 @@ func (s *Session) receiveRest(ctx context.Context, until time.Time, header []byt
 
 // receiveDescriptors reads the message that an offer announced. Nothing in it reaches the offer before its token was
 // consumed.
-func (s *Session) receiveDescriptors(ctx context.Context, until time.Time, offer *Offer) error {
+func (s *Session) receiveDescriptors(ctx context.Context, offer *Offer) error {
 	if err := s.announced.Expect(offer.Token); err != nil {
 		return err
 	}
 	defer s.announced.Revoke(offer.Token)
-	presented := make([]byte, TokenSize)
-	received, err := s.receiver.Receive(ctx, until, ErrFrameTimeout, presented, offer.Count)
+	var presented [TokenSize]byte
+	if err := s.stream.read(ctx, presented[:]); err != nil {
+		return err
+	}
+	received, err := s.stream.take(offer.Count)
 	if err != nil {
 		return err
 	}
 	defer received.Close()
-	if err := s.announced.Redeem(offer.Token, presented); err != nil {
+	if err := s.announced.Redeem(offer.Token, presented[:]); err != nil {
 		return err
 	}
 	next := 0

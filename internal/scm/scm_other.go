@@ -38,6 +38,11 @@ func (*Receiver) Receive(ctx context.Context, until time.Time, cause error, buf 
 	return nil, errPlatform
 }
 
+// Some is not supported on this platform.
+func (*Receiver) Some(ctx context.Context, until time.Time, cause error, buf []byte) (n int, d *Descriptors, err error) {
+	return 0, nil, errPlatform
+}
+
 // SendOnce is not supported on this platform.
 func SendOnce(conn *net.UnixConn, payload []byte, fds []int) (n int, err error) {
 	return 0, errPlatform

@@ -138,6 +138,38 @@ func (r *Receiver) Receive(ctx context.Context, until time.Time, cause error, bu
 	return nil, opError("receive", r.conn, err)
 }
 
+// Some waits like Receive until there is something to read, and makes one recvmsg(2) that returns data: as much as there is and buf has room
+// for, but of what was sent with descriptors no more than one message, the last one. It accepts any number of descriptors, and is like Receive in all else.
+func (r *Receiver) Some(ctx context.Context, until time.Time, cause error, buf []byte) (n int, d *Descriptors, err error) {
+	d = new(Descriptors)
+	if n, err = r.some(ctx, until, cause, buf, d); err == nil {
+		return n, d, nil
+	}
+	_ = d.Close() // the first error is the one to tell
+	if err == io.EOF {
+		return 0, nil, io.EOF
+	}
+	return 0, nil, opError("receive", r.conn, err)
+}
+
+func (r *Receiver) some(ctx context.Context, until time.Time, cause error, buf []byte, d *Descriptors) (int, error) {
+	if len(buf) == 0 {
+		return 0, errors.New("empty buffer: descriptors need a byte to travel with")
+	}
+	if ctx.Err() != nil {
+		return 0, reason(ctx)
+	}
+	n, err := r.recvmsg(ctx, until, cause, buf, d)
+	switch {
+	case err != nil:
+		return 0, err
+	case n == 0 && d.Len() == 0:
+		return 0, io.EOF
+	default:
+		return n, nil
+	}
+}
+
 // receive adds what arrives to d at once, also if it fails.
 func (r *Receiver) receive(ctx context.Context, until time.Time, cause error, buf []byte, want int, d *Descriptors) error {
 	if len(buf) == 0 {

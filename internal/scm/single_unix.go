@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"time"
@@ -62,31 +61,5 @@ func SendOnce(conn *net.UnixConn, payload []byte, fds []int) (n int, err error) 
 // bytes are there. So what one SendOnce has sent with descriptors is received as a whole and alone, provided that all
 // before it was received, and that buf has room for it. The errors are those of [Receive].
 func ReceiveOnce(ctx context.Context, conn *net.UnixConn, buf []byte) (n int, d *Descriptors, err error) {
-	d = new(Descriptors)
-	if n, err = receiveOnce(ctx, conn, buf, d); err == nil {
-		return n, d, nil
-	}
-	_ = d.Close() // the first error is the one to tell
-	if err == io.EOF {
-		return 0, nil, io.EOF
-	}
-	return 0, nil, opError("receive", conn, err)
-}
-
-func receiveOnce(ctx context.Context, conn *net.UnixConn, buf []byte, d *Descriptors) (int, error) {
-	if len(buf) == 0 {
-		return 0, errors.New("empty buffer: descriptors need a byte to travel with")
-	}
-	if ctx.Err() != nil {
-		return 0, reason(ctx)
-	}
-	n, err := NewReceiver(conn).recvmsg(ctx, time.Time{}, nil, buf, d)
-	switch {
-	case err != nil:
-		return 0, err
-	case n == 0 && d.Len() == 0:
-		return 0, io.EOF
-	default:
-		return n, nil
-	}
+	return NewReceiver(conn).Some(ctx, time.Time{}, nil, buf)
 }
