@@ -51,10 +51,9 @@ func newLink(p *Pool, session *Session, welcome *Welcome) *link {
 	l.ask = time.AfterFunc(askAgain, l.ping)
 	l.ask.Stop()
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.link, p.down = l, nil
-	p.advanceLocked()
-	l.askLocked()
+	p.mu.Unlock()
+	l.settle(0)
 	return l
 }
 
@@ -63,74 +62,107 @@ func bounded32(credit uint32) int { return int(min(credit, 1<<30)) }
 // room is how many more connections may be offered. The caller holds pool.mu.
 func (l *link) room() int { return min(l.credit, l.pool.Window) - l.underWay }
 
-// handOver offers a connection that has a place in the window, and waits for its fate.
-func (l *link) handOver(h *handover) error {
+// offer offers a connection that has a place in the window. It does not wait.
+func (l *link) offer(h *handover) {
 	token, err := l.pool.tokens.Issue()
 	if err != nil {
 		l.settle(1)
-		return err
+		l.pool.resolve(h, err)
+		return
 	}
 	id := l.offers.Add(1)
 	// The ack can be faster than this goroutine.
 	if err := l.acks.Register(id, token, h); err != nil {
 		l.pool.tokens.Revoke(token)
 		l.settle(1)
-		return err
+		l.pool.resolve(h, err)
+		return
 	}
 	if l.over.Load() {
-		return l.abandon(id, h, l.pool.failure(ErrUnavailable, io.EOF))
+		l.abandon(id, l.pool.failure(ErrUnavailable, io.EOF))
+		return
 	}
 	l.watchOver()
 	if err := h.client.announce(token); err != nil {
-		return l.abandon(id, h, l.pool.failure(ErrSendFailed, err))
+		l.abandon(id, l.pool.failure(ErrSendFailed, err))
+		return
 	}
-	raw, err := h.client.raw()
-	if err != nil {
-		return l.abandon(id, h, l.pool.failure(ErrSendFailed, err))
+	message := &Offer{
+		ID: id, Token: token, Count: 1, Correlation: h.client.Correlation, Relay: h.client.Relay,
+		Entries: []Entry{{ID: 1, Kind: kindConnection, Name: h.client.Service, Described: true}},
 	}
-	// Inside Control the number cannot become that of another file, whoever closes this one.
-	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = l.offer(id, token, h.client, int(fd)) }); err != nil {
-		return l.abandon(id, h, l.pool.failure(ErrSendFailed, err))
+	err = l.send(h.client, message, l.session.sendNow)
+	if errors.Is(err, errBusy) { // the backend reads slowly; what bounds the wait is the fence
+		go func() {
+			l.sent(id, l.send(h.client, message, func(m Message) error { return l.session.Send(context.Background(), m) }))
+		}()
+		return
 	}
-	if failed != nil { // how much of the offer has been sent is not known
-		l.fence(fmt.Errorf("%w: %w", sentinelFor(failed), failed))
-	}
-	return <-h.fate
+	l.sent(id, err)
 }
 
-func (l *link) offer(id uint64, token Token, client *Client, fd int) error {
-	// What bounds it is the fence.
-	return l.session.Send(context.Background(), &Offer{
-		ID: id, Token: token, Count: 1, Correlation: client.Correlation, Relay: client.Relay,
-		Entries: []Entry{{ID: 1, Kind: kindConnection, Name: client.Service, Described: true, Descriptor: scm.NewDescriptor(fd)}},
-	})
+// send sends an offer with the client's descriptor.
+func (l *link) send(client *Client, message *Offer, send func(Message) error) error {
+	raw, err := client.raw()
+	if err != nil {
+		return &Failure{Sentinel: ErrSendFailed, Descriptor: -1, Socket: l.pool.Path, Cause: err}
+	}
+	var failed error
+	// Inside Control the number cannot become that of another file, whoever closes this one.
+	if err := raw.Control(func(fd uintptr) {
+		message.Entries[0].Descriptor = scm.NewDescriptor(int(fd))
+		failed = send(message)
+	}); err != nil {
+		return &Failure{Sentinel: ErrSendFailed, Descriptor: -1, Socket: l.pool.Path, Cause: err}
+	}
+	return failed
+}
+
+// sent acts on what became of an offer on the way.
+func (l *link) sent(id uint64, err error) {
+	var failure *Failure
+	switch {
+	case err == nil:
+	case errors.As(err, &failure): // nothing was sent
+		l.abandon(id, failure)
+	case errors.Is(err, errInFlight):
+		l.abandon(id, l.pool.failure(ErrDescriptorPressure, err))
+	default: // how much was is not known
+		l.fence(fmt.Errorf("%w: %w", sentinelFor(err), err))
+	}
 }
 
 // abandon is for what was registered and not offered. The end of the link may have been faster.
-func (l *link) abandon(id uint64, h *handover, err error) error {
-	if _, ok := l.acks.Abandon(id); !ok {
-		return <-h.fate
+func (l *link) abandon(id uint64, err error) {
+	if h, ok := l.acks.Abandon(id); ok {
+		l.settle(1)
+		l.pool.resolve(h, err)
 	}
-	l.settle(1)
-	return err
 }
 
-// settle gives places in the window back.
+// settle gives places in the window back, and to those that wait.
 func (l *link) settle(n int) {
 	l.pool.mu.Lock()
-	defer l.pool.mu.Unlock()
-	l.settleLocked(n)
+	next := l.settleLocked(n)
+	l.pool.mu.Unlock()
+	l.offerAll(next)
 }
 
-func (l *link) settleLocked(n int) {
+func (l *link) settleLocked(n int) (next []*handover) {
 	l.underWay -= n
 	if l.pool.link != l {
-		return
+		return nil
 	}
-	l.pool.advanceLocked()
+	next = l.pool.advanceLocked()
 	l.askLocked()
 	l.pool.restLocked()
+	return next
+}
+
+func (l *link) offerAll(next []*handover) {
+	for _, h := range next {
+		l.offer(h)
+	}
 }
 
 // run reads what the backend says, until the end. It reports whether there is reason to dial again at once.
@@ -160,9 +192,9 @@ func (l *link) hear(message Message) error {
 		return nil
 	case *Pong:
 		l.pool.mu.Lock()
-		defer l.pool.mu.Unlock()
 		l.credit = bounded32(message.Credit)
-		l.settleLocked(0)
+		l.pool.mu.Unlock()
+		l.settle(0)
 		return nil
 	case *Bye:
 		l.leave(errLeaving)
@@ -183,19 +215,20 @@ func (l *link) acked(ack *Ack) error {
 			err = fmt.Errorf("%w: %d results, correlation %d for offer %d, want 1 and %d", ErrAck, len(ack.Results), ack.Correlation, ack.Offer, h.client.Correlation)
 		}
 		l.settle(1)
-		h.fate <- l.pool.failure(ErrAck, err)
+		l.pool.resolve(h, l.pool.failure(ErrAck, err))
 		return err
 	}
 	// A late one counts, too, if it was in the queue before the fence: this process may be the one that was late.
 	l.pool.mu.Lock()
 	l.credit, l.useful = bounded32(ack.Credit), true
-	l.settleLocked(1)
+	next := l.settleLocked(1)
 	l.pool.mu.Unlock()
+	l.offerAll(next)
+	var fate error
 	if result := ack.Results[0]; !result.Accepted {
-		h.fate <- &RefusedError{Sentinel: ErrRefused, Reason: result.Reason, Detail: result.Detail}
-		return nil
+		fate = &RefusedError{Sentinel: ErrRefused, Reason: result.Reason, Detail: result.Detail}
 	}
-	h.fate <- nil
+	l.pool.resolve(h, fate)
 	return nil
 }
 
@@ -285,10 +318,10 @@ func (l *link) finish() {
 			l.pool.Policy.Failed(l.pool.Path, fate) // once, however many were under way
 		}
 	}
-	for _, h := range abandoned {
-		h.fate <- fate
-	}
 	l.settle(len(abandoned))
+	for _, h := range abandoned {
+		l.pool.resolve(h, fate)
+	}
 	l.pool.mu.Lock()
 	l.pool.restLocked()
 	l.pool.mu.Unlock()

@@ -24,6 +24,11 @@ const (
 // errLeaving says that the backend takes no more connections on this socket, and that its successor may.
 var errLeaving = errors.New("backend is leaving")
 
+// errNoSession says that a refusal was not of a connection.
+var errNoSession = errors.New("no session")
+
+var errNoPlace = errors.New("no place in the window came free")
+
 // Pool hands connections to one backend, many at once, over one socket, which it dials when the first connection comes, and again
 // whenever it ends. A connection that the backend did not acknowledge is the caller's, and was not read from.
 //
@@ -52,19 +57,21 @@ type Pool struct {
 	done   chan struct{} // closed: run has returned
 	tokens TokenStore
 
-	mu     sync.Mutex // guards the window: the rest
-	queue  PendingQueue[*handover]
-	link   *link // nil: there is no socket just now
-	down   error // why nobody waits for one; nil if they do
-	closed bool
-	idle   chan struct{} // made by Close, closed when nothing is under way
+	mu      sync.Mutex // guards the window: the rest
+	queue   PendingQueue[*handover]
+	overdue *time.Timer // for those that wait too long
+	watched bool        // that runs
+	link    *link       // nil: there is no socket just now
+	down    error       // why nobody waits for one; nil if they do
+	closed  bool
+	idle    chan struct{} // made by Close, closed when nothing is under way
 }
 
 // handover is one connection that is handed over.
 type handover struct {
 	client *Client
-	turn   chan *link // has room for one: where there is a place for it
-	fate   chan error // has room for one
+	done   func(error)
+	moves  int // how often it was offered to a backend that left
 }
 
 func (p *Pool) begin() {
@@ -72,6 +79,8 @@ func (p *Pool) begin() {
 		p.ctx, p.cancel = context.WithCancel(context.Background())
 		p.done = make(chan struct{})
 		p.queue.Capacity, p.queue.TTL = p.Waiting, p.Wait
+		p.overdue = time.AfterFunc(time.Hour, p.expire)
+		p.overdue.Stop()
 		if p.Window <= 0 {
 			p.Window = DefaultWindow
 		}
@@ -93,98 +102,110 @@ func (p *Pool) begin() {
 //
 // It returns within Wait and Deadline. The error is of ErrPolicy (Decision.Err), or a *RefusedError, or a *Failure: of ErrUnavailable,
 // ErrWouldBlock if no place came free in time, ErrDescriptorPressure if too many wait for one, ErrAckTimeout, ErrAck or ErrTokenMismatch if the
-// backend's answer makes no sense; or net.ErrClosed after Close.
+// backend's answer makes no sense, net.ErrClosed after Close.
 func (p *Pool) HandOver(client *Client) error {
+	fate := make(chan error, 1)
+	p.Offer(client, func(err error) { fate <- err })
+	return <-fate
+}
+
+// Offer is HandOver for who does not wait: done is called once with what HandOver would return, possibly before Offer returns. Neither blocks, and done must
+// not either. Until then nobody reads, writes or closes the connection.
+func (p *Pool) Offer(client *Client, done func(error)) {
 	p.begin()
 	if len(client.Service) > MaxName {
-		return p.failure(ErrOffer, fmt.Errorf("service of %d bytes, at most %d", len(client.Service), MaxName))
+		done(p.failure(ErrOffer, fmt.Errorf("service of %d bytes, at most %d", len(client.Service), MaxName)))
+		return
 	}
 	if err := p.Policy.Decide(p.Path, client.Conditions).Err(); err != nil {
-		return err
+		done(err)
+		return
 	}
-	for moves := 1; ; moves++ {
-		err := p.attempt(client)
-		var refused *RefusedError
-		left := errors.Is(err, errLeaving) || errors.As(err, &refused) && refused.Reason == ReasonStopped
-		switch {
-		case left && moves < mostMoves:
-			continue
-		case err == nil:
-			p.Policy.Succeeded(p.Path)
-		case refused != nil:
-			p.Policy.Failed(p.Path, err)
-		}
-		return err
-	}
+	p.enter(&handover{client: client, done: done})
 }
 
-func (p *Pool) attempt(client *Client) error {
-	h := &handover{client: client, turn: make(chan *link, 1), fate: make(chan error, 1)}
-	if err := p.enter(h); err != nil {
-		return err
-	}
-	select {
-	case link := <-h.turn: // mostly: then there is no need for a timer
-		return link.handOver(h)
-	default:
-	}
-	overdue := time.NewTimer(p.wait())
-	defer overdue.Stop()
-	for {
-		select {
-		case link := <-h.turn:
-			return link.handOver(h)
-		case err := <-h.fate:
-			return err
-		case <-overdue.C:
-			for _, late := range p.queue.Expire() { // itself, unless its turn has just come
-				late.fate <- p.failure(ErrWouldBlock, fmt.Errorf("no place in the window within %v", p.wait()))
-			}
+// resolve acts on the fate of a connection.
+func (p *Pool) resolve(h *handover, err error) {
+	var refused *RefusedError
+	isRefused := errors.As(err, &refused)
+	switch {
+	case err == nil:
+		p.Policy.Succeeded(p.Path)
+	case errors.Is(err, errLeaving) || isRefused && refused.Reason == ReasonStopped:
+		if h.moves++; h.moves < mostMoves {
+			p.enter(h)
+			return
 		}
+		err = p.failure(ErrUnavailable, err)
+	case isRefused && !errors.Is(err, errNoSession):
+		p.Policy.Failed(p.Path, err)
 	}
-}
-
-func (p *Pool) wait() time.Duration {
-	if p.Wait <= 0 {
-		return DefaultPendingTTL
-	}
-	return p.Wait
+	h.done(err)
 }
 
 // enter gives h a place in the window, or in the queue.
-func (p *Pool) enter(h *handover) error {
+func (p *Pool) enter(h *handover) {
+	link, err := p.placeFor(h)
+	switch {
+	case err != nil:
+		p.resolve(h, err)
+	case link != nil:
+		link.offer(h)
+	}
+}
+
+// placeFor returns where h is to be offered now, nil if it waits.
+func (p *Pool) placeFor(h *handover) (*link, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.closed:
-		return p.failure(ErrUnavailable, net.ErrClosed)
+		return nil, p.failure(ErrUnavailable, net.ErrClosed)
 	case p.down != nil:
-		return p.down
+		return nil, p.down
 	}
 	if p.link != nil && p.queue.Len() == 0 && p.link.room() > 0 {
 		p.link.underWay++
-		h.turn <- p.link
-		return nil
+		return p.link, nil
 	}
 	if err := p.queue.Push(h); err != nil {
-		return p.failure(ErrDescriptorPressure, err)
+		return nil, p.failure(ErrDescriptorPressure, err)
 	}
-	if p.link != nil {
-		p.advanceLocked()
-	}
-	return nil
+	p.watchLocked()
+	return nil, nil
 }
 
-// advanceLocked gives the places in the window to those that wait the longest.
-func (p *Pool) advanceLocked() {
-	for p.link.room() > 0 {
+// watchLocked has somebody look when the first of those that wait has waited too long.
+func (p *Pool) watchLocked() {
+	if due, any := p.queue.Next(); any && !p.watched {
+		p.watched = true
+		p.overdue.Reset(time.Until(due))
+	}
+}
+
+// expire sends those away that have waited too long.
+func (p *Pool) expire() {
+	p.mu.Lock()
+	late := p.queue.Expire()
+	p.watched = false
+	p.watchLocked()
+	p.mu.Unlock()
+	for _, h := range late {
+		p.resolve(h, p.failure(ErrWouldBlock, errNoPlace))
+	}
+}
+
+// advanceLocked returns those for which there is a place in the window, of those that wait the longest first.
+func (p *Pool) advanceLocked() (next []*handover) {
+	for p.link != nil && p.link.room() > 0 {
 		h, ok := p.queue.Pop()
 		if !ok {
-			return
+			break
 		}
 		p.link.underWay++
-		h.turn <- p.link
+		next = append(next, h)
 	}
+	return next
 }
 
 func (p *Pool) failure(sentinel, cause error) *Failure {
@@ -218,15 +239,16 @@ func (p *Pool) run() {
 
 // giveUp lets nobody wait for the socket any more, until there is one.
 func (p *Pool) giveUp(cause error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	var failure *Failure
 	if !errors.As(cause, &failure) {
-		failure = p.failure(greetingSentinel(cause), cause)
+		failure = p.failure(greetingSentinel(cause), fmt.Errorf("%w: %w", errNoSession, cause))
 	}
+	p.mu.Lock()
 	p.down = failure
-	for _, h := range p.queue.Clear() {
-		h.fate <- failure
+	waiting := p.queue.Clear()
+	p.mu.Unlock()
+	for _, h := range waiting {
+		p.resolve(h, failure)
 	}
 }
 
@@ -270,21 +292,23 @@ func (p *Pool) Close() error {
 	p.begin()
 	p.mu.Lock()
 	p.closed = true
-	for _, h := range p.queue.Clear() {
-		h.fate <- p.failure(ErrUnavailable, net.ErrClosed)
-	}
+	waiting := p.queue.Clear()
 	if p.idle == nil {
 		p.idle = make(chan struct{})
 		p.restLocked()
 	}
 	idle := p.idle
 	p.mu.Unlock()
+	for _, h := range waiting {
+		p.resolve(h, p.failure(ErrUnavailable, net.ErrClosed))
+	}
 	select {
 	case <-idle:
 	case <-time.After(p.Deadline):
 	}
 	p.cancel()
 	<-p.done
+	p.overdue.Stop()
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/segue-go/segue/internal/scm"
@@ -64,34 +65,70 @@ func (s *Session) Close() error {
 // Send writes one message, and for an Offer the descriptors of its entries, which stay the caller's. It fails with the
 // cause of ctx, with ErrTooLarge, or with the error of sendmsg(2): EPIPE when the peer is gone.
 func (s *Session) Send(ctx context.Context, message Message) error {
-	offer, isOffer := message.(*Offer)
-	if isOffer {
-		if err := offer.check(); err != nil {
-			return err
-		}
-	}
-	frame, err := wire.AppendFrame(nil, message.kind(), message)
+	frame, token, descriptors, err := s.encode(message)
 	if err != nil {
 		return err
 	}
-	var descriptors []int
-	if isOffer && offer.Count > 0 {
-		if descriptors, err = offer.descriptors(); err != nil {
-			return err
-		}
-	}
 	s.sending.Lock()
 	defer s.sending.Unlock()
-	if descriptors != nil && s.together {
-		err = scm.Send(ctx, s.conn, append(frame, offer.Token.Expose()...), descriptors)
+	if s.together {
+		err = scm.Send(ctx, s.conn, append(frame, token...), descriptors)
 	} else if err = scm.Send(ctx, s.conn, frame, nil); err == nil && descriptors != nil {
-		err = scm.Send(ctx, s.conn, offer.Token.Expose(), descriptors)
+		err = scm.Send(ctx, s.conn, token, descriptors)
 	}
-	runtime.KeepAlive(offer)
+	runtime.KeepAlive(message)
 	if err != nil {
 		return fmt.Errorf("send %T with %d descriptors: %w", message, len(descriptors), err)
 	}
 	return nil
+}
+
+// Why sendNow has sent nothing.
+var (
+	errBusy     = errors.New("cannot be sent at once")
+	errInFlight = errors.New("too many descriptors in flight")
+)
+
+// sendNow is Send for who must not wait: it fails with errBusy instead, or with errInFlight. It is for sessions whose offers are sent
+// together with their tokens.
+func (s *Session) sendNow(message Message) error {
+	frame, token, descriptors, err := s.encode(message)
+	if err != nil {
+		return err
+	}
+	if !s.sending.TryLock() {
+		return errBusy
+	}
+	defer s.sending.Unlock()
+	frame = append(frame, token...)
+	n, err := scm.SendOnce(s.conn, frame, descriptors)
+	runtime.KeepAlive(message)
+	switch {
+	case n == len(frame):
+		return nil
+	case n == 0 && (errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ENOBUFS)): // the BSDs' word for it
+		return errBusy
+	case n == 0 && errors.Is(err, syscall.ETOOMANYREFS):
+		return fmt.Errorf("%w: %w", errInFlight, err)
+	case err == nil:
+		err = fmt.Errorf("%w: %d of %d bytes", io.ErrShortWrite, n, len(frame))
+	}
+	return fmt.Errorf("send %T with %d descriptors: %w", message, len(descriptors), err)
+}
+
+// encode makes a frame, and for an offer with descriptors what is to be sent with them.
+func (s *Session) encode(message Message) (frame, token []byte, descriptors []int, err error) {
+	offer, isOffer := message.(*Offer)
+	if isOffer {
+		if err := offer.check(); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	if frame, err = wire.AppendFrame(nil, message.kind(), message); err != nil || !isOffer || offer.Count == 0 {
+		return frame, nil, nil, err
+	}
+	descriptors, err = offer.descriptors()
+	return frame, offer.Token.Expose(), descriptors, err
 }
 
 // Receive reads one message. An *Offer owns the descriptors that came with it, after their token was verified and

@@ -22,7 +22,7 @@ const mostTries = 2
 
 // backend takes connections: a handoff.Pool, or a bareBackend.
 type backend interface {
-	HandOver(client *handoff.Client) error
+	Offer(client *handoff.Client, done func(error))
 	Close() error
 }
 
@@ -68,38 +68,49 @@ func (f *front) serve(ln *listener.Listener) error {
 			time.Sleep(acceptPause)
 			continue
 		}
-		go f.place(conn, f.accepted.Add(1))
+		f.place(conn, f.accepted.Add(1))
 	}
 }
 
-// place finds somebody who serves the client.
+// place finds somebody who serves the client. It does not wait.
 func (f *front) place(conn *listener.Conn, number uint64) {
-	defer conn.Close()
 	client := &handoff.Client{Conn: conn, Service: f.service, Correlation: number, Relay: f.relay}
-	err := f.handOver(client)
-	switch {
-	case err == nil:
-		f.handedOver.Add(1)
-	case handoff.Reached(err): // a backend may be serving it
-		f.lose("connection is nobody's", err)
-	default:
-		f.count(err)
-		_ = client.Decline(err) // who has gone is noticed by the proxy
-		f.proxy(conn, number)
-	}
+	f.offer(client, f.turns.Add(1), mostTries, func(err error) {
+		switch {
+		case err == nil:
+			f.handedOver.Add(1)
+			_ = conn.Close()
+		case handoff.Reached(err): // a backend may be serving it
+			f.lose("connection is nobody's", err)
+			_ = conn.Close()
+		default:
+			f.count(err)
+			go f.reconnectClient(client, conn, err)
+		}
+	})
 }
 
-// handOver tries the backends in turn.
-func (f *front) handOver(client *handoff.Client) error {
-	err := fmt.Errorf("%w: no -backend", handoff.ErrPolicy)
-	first := f.turns.Add(1)
-	for i := range min(len(f.backends), mostTries) {
-		err = f.backends[(first+uint64(i))%uint64(len(f.backends))].HandOver(client)
-		if err == nil || handoff.Reached(err) || errors.Is(err, handoff.ErrAckTimeout) { // the client has waited long enough
-			return err
-		}
+// offer tries backends in turn.
+func (f *front) offer(client *handoff.Client, turn uint64, tries int, done func(error)) {
+	if len(f.backends) == 0 {
+		done(fmt.Errorf("%w: no -backend", handoff.ErrPolicy))
+		return
 	}
-	return err
+	f.backends[turn%uint64(len(f.backends))].Offer(client, func(err error) {
+		// After an ErrAckTimeout the client has waited long enough.
+		if err == nil || handoff.Reached(err) || errors.Is(err, handoff.ErrAckTimeout) || tries == 1 || len(f.backends) == 1 {
+			done(err)
+			return
+		}
+		f.offer(client, turn+1, tries-1, done)
+	})
+}
+
+// reconnectClient serves a client that no backend has taken.
+func (f *front) reconnectClient(client *handoff.Client, conn *listener.Conn, err error) {
+	defer conn.Close()
+	_ = client.Decline(err) // if it has gone, the proxy finds out
+	f.proxy(conn, client.Correlation)
 }
 
 func (f *front) count(err error) {
@@ -191,15 +202,18 @@ type bareBackend struct {
 // bareTimeout bounds a dial. The socket's queue may be full.
 const bareTimeout = time.Second
 
-func (b *bareBackend) HandOver(client *handoff.Client) error {
+func (b *bareBackend) Offer(client *handoff.Client, done func(error)) {
 	if err := b.policy.Decide(b.path, client.Conditions).Err(); err != nil {
-		return err
+		done(err)
+		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), bareTimeout)
-	defer cancel()
-	err := handoff.DialBare(ctx, b.path, b.token, client.Conn.(*listener.Conn))
-	b.policy.Failed(b.path, err) // nil is a success
-	return err
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), bareTimeout)
+		defer cancel()
+		err := handoff.DialBare(ctx, b.path, b.token, client.Conn.(*listener.Conn))
+		b.policy.Failed(b.path, err) // nil is a success
+		done(err)
+	}()
 }
 
 func (b *bareBackend) Close() error { return nil }
