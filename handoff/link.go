@@ -28,6 +28,7 @@ type link struct {
 	pool    *Pool
 	session *Session
 	acks    AckRegistry[*handover]
+	spoilt  []*handover // whose ack made no sense
 	offers  atomic.Uint64
 	pings   atomic.Uint64
 	over    atomic.Bool // no ack counts any more
@@ -197,7 +198,7 @@ func (l *link) hear(message Message) error {
 		l.settle(0)
 		return nil
 	case *Bye:
-		l.leave(errLeaving)
+		l.fence(errLeaving) // it has nothing more to say, and may not close for long
 		return nil
 	default:
 		return Unexpected("ACK, PONG or BYE", message)
@@ -214,8 +215,7 @@ func (l *link) acked(ack *Ack) error {
 		if err == nil {
 			err = fmt.Errorf("%w: %d results, correlation %d for offer %d, want 1 and %d", ErrAck, len(ack.Results), ack.Correlation, ack.Offer, h.client.Correlation)
 		}
-		l.settle(1)
-		l.pool.resolve(h, l.pool.failure(ErrAck, err))
+		l.spoilt = append(l.spoilt, h)
 		return err
 	}
 	// A late one counts, too, if it was in the queue before the fence: this process may be the one that was late.
@@ -309,7 +309,7 @@ func (l *link) finish() {
 	cause := l.cause
 	l.pool.mu.Unlock()
 	fate := cause
-	abandoned := l.acks.AbandonAll()
+	abandoned := append(l.acks.AbandonAll(), l.spoilt...)
 	if !errors.Is(cause, errLeaving) {
 		sentinel, ended := lossOf(cause)
 		// A backend that has ended its side has nothing more to say.

@@ -35,6 +35,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(directory)
+	if err := os.Chmod(directory, 0o755); err != nil { // other users are to run what is in it
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	arguments := []string{"build", "-o", directory + "/"}
 	if raceEnabled {
 		arguments = append(arguments, "-race")
@@ -67,6 +71,11 @@ type program struct {
 // start runs a program until the end of the test, and waits until it listens.
 func start(t *testing.T, name string, arguments ...string) *program {
 	t.Helper()
+	return startAs(t, nil, name, arguments...)
+}
+
+func startAs(t *testing.T, user *syscall.Credential, name string, arguments ...string) *program {
+	t.Helper()
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +83,7 @@ func start(t *testing.T, name string, arguments ...string) *program {
 	p := &program{t: t, changed: make(chan struct{}), cmd: exec.Command(filepath.Join(built, name), arguments...)}
 	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // by default each process waits 1 s at its exit
 	p.cmd.Stderr = write
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: user}
 	err = p.cmd.Start()
 	_ = write.Close()
 	if err != nil {
@@ -163,18 +172,21 @@ func (p *program) signal(signal syscall.Signal) {
 }
 
 // figures is the last line of a front's log.
-type figures struct{ accepted, handedOver, reconnected, lost int }
+type figures struct {
+	accepted, handedOver, reconnected, lost int
+	fallbacks                               string
+}
 
 // stop ends a front politely.
 func (p *program) stop() figures {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
-	found := p.await(`msg=done .*accepted=(\d+) handed_over=(\d+) reconnected=(\d+) lost=(\d+)`)
+	found := p.await(`msg=done .*accepted=(\d+) handed_over=(\d+) reconnected=(\d+) lost=(\d+) .*fallbacks="(.*)"`)
 	var n [4]int
-	for i, text := range found {
-		n[i], _ = strconv.Atoi(text)
+	for i := range n {
+		n[i], _ = strconv.Atoi(found[i])
 	}
-	return figures{n[0], n[1], n[2], n[3]}
+	return figures{n[0], n[1], n[2], n[3], found[4]}
 }
 
 // descriptors counts those that a process has open.

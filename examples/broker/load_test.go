@@ -4,15 +4,11 @@ package broker
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -99,7 +95,3 @@ func TestInvariant8HundredThousandHandoffs(t *testing.T) {
 	t.Logf("%+v", done)
 }
 
-var _ = context.Background
-var _ = os.Getpid
-var _ sync.Mutex
-var _ = syscall.SIGKILL
