@@ -46,6 +46,9 @@ func poolOf(t *testing.T, pool *Pool) (greet func(credit uint32) peer) {
 	t.Helper()
 	listener, path := listen(t)
 	pool.Path = path
+	if pool.Wait == 0 {
+		pool.Wait = time.Minute // the machine may be busy
+	}
 	t.Cleanup(func() {
 		listener.Close()
 		pool.Close()
@@ -268,7 +271,9 @@ func TestInvariant1EndOfABackend(t *testing.T) {
 			backend.say(ack)
 		}, ErrAck},
 		{"message out of place", func(backend peer, offer *Offer) { backend.say(&Commit{}) }, ErrUnexpectedMessage},
-		{"no frame", func(backend peer, offer *Offer) { sendBytes(backend.t, backend.conn, []byte("HTTP/1.1 400 Bad Request\r\n")) }, ErrTooLarge},
+		{"no frame", func(backend peer, offer *Offer) {
+			sendBytes(backend.t, backend.conn, []byte("HTTP/1.1 400 Bad Request\r\n"))
+		}, ErrTooLarge},
 		{"descriptor from the wrong side", func(backend peer, offer *Offer) {
 			sendBytes(backend.t, backend.conn, []byte{0, 0, 0, 1, kindBye, 0xa0}, int(syscall.Stdin))
 		}, ErrDescriptorCount},

@@ -110,7 +110,10 @@ func TestInvariant3TheClientGetsItsAnswer(t *testing.T) {
 			<-t.Context().Done()
 		}, handoff.FallbackAckTimeout},
 		{"refuses the session", func(t *testing.T, conn *net.UnixConn) {
-			_ = handoff.NewSession(conn).Send(t.Context(), &handoff.Refuse{Reason: handoff.ReasonVersion})
+			session := handoff.NewSession(conn)
+			if _, err := session.Receive(t.Context()); err == nil {
+				_ = session.Send(t.Context(), &handoff.Refuse{Reason: handoff.ReasonVersion})
+			}
 		}, handoff.FallbackIntegrityMismatch},
 		{"refuses the connection", func(t *testing.T, conn *net.UnixConn) {
 			offers(t, conn, func(session *handoff.Session, offer *handoff.Offer) bool {
@@ -271,7 +274,7 @@ func TestInvariant7OffersWithoutAck(t *testing.T) {
 	}
 	close(work)
 	crowd.Wait()
-	front.settles(before)
+	front.settles(before + 1) // the socket to the backend
 	done := front.stop()
 	t.Logf("%+v", done)
 	if done.reconnected != clients || done.handedOver != 0 || done.lost != 0 {
@@ -322,6 +325,29 @@ func TestInvariant3AsAnotherUser(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestInvariant4AnotherUsersToken has a front of another user that knows the token: the backend takes nothing from it.
+func TestInvariant4AnotherUsersToken(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	directory, err := os.MkdirTemp("", "segue-broker-") // not t.TempDir, whose parent only its owner may enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(directory)
+	socket := filepath.Join(directory, "handoff")
+	bare := []string{"-bare", "-token", strings.Repeat("0f", handoff.TokenSize)}
+	backend := startBackendAt(t, socket, "127.0.0.1:0", bare...)
+	if err := errors.Join(os.Chmod(directory, 0o755), os.Chmod(socket, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	front := startAs(t, &syscall.Credential{Uid: 65534, Gid: 65534}, "front", append(bare, "-listen", "127.0.0.1:0", "-backend", socket)...)
+	if have, err := get(front.addr); err == nil {
+		t.Errorf("want no answer, have %q", have)
+	}
+	backend.await(`broker is not served any more.*peer has uid 65534, want 0`)
 }
 
 // TestInvariant3FullBacklog has a backend whose socket's queue is full, so that not even a dial succeeds.

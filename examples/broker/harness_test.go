@@ -189,14 +189,21 @@ func (p *program) stop() figures {
 	return figures{n[0], n[1], n[2], n[3], found[4]}
 }
 
-// descriptors counts those that a process has open.
-func (p *program) descriptors() int {
+// descriptors counts those that a process has open, without the pipes that package net keeps for splice(2) until the next garbage collection.
+func (p *program) descriptors() (n int) {
 	p.t.Helper()
-	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
+	directory := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
+	names, err := os.ReadDir(directory)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return len(names)
+	for _, name := range names {
+		target, err := os.Readlink(filepath.Join(directory, name.Name()))
+		if err == nil && !strings.HasPrefix(target, "pipe:") {
+			n++
+		}
+	}
+	return n
 }
 
 // settles waits until a process has not more descriptors than before: those of connections that have just ended are closed soon.
@@ -209,5 +216,21 @@ func (p *program) settles(before int) {
 			p.t.Errorf("%s: want %d descriptors as before, have %d", filepath.Base(p.cmd.Path), before, have)
 			return
 		}
+	}
+}
+
+// signalIn signals the generation that the PID file names.
+func signalIn(t *testing.T, pidFile string, signal syscall.Signal) {
+	t.Helper()
+	content, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, signal); err != nil {
+		t.Fatal(err)
 	}
 }

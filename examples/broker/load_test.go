@@ -94,4 +94,3 @@ func TestInvariant8HundredThousandHandoffs(t *testing.T) {
 	}
 	t.Logf("%+v", done)
 }
-

@@ -45,6 +45,9 @@ func serve(ctx context.Context, cfg config) error {
 	return gen.Run(ctx)
 }
 
+// maxEcho is the largest body in bytes that is sent back.
+const maxEcho = 1 << 20
+
 func routes(generation int) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -52,7 +55,13 @@ func routes(generation int) *http.ServeMux {
 		fmt.Fprintf(w, "generation %d pid %d\n", generation, os.Getpid())
 	})
 	mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(w, http.MaxBytesReader(w, r.Body, 1<<20))
+		// Whole, because HTTP/1 reads no more of a request once its answer has begun.
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEcho))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		_, _ = w.Write(body)
 	})
 	return mux
 }
