@@ -76,6 +76,14 @@ func sendBare(conn *net.UnixConn, socket string, token Token, file syscall.Conn)
 // room for it, and the cause of ctx, which bounds the wait. After any of these conn is to be closed; after an error of
 // verify, which comes back wrapped, it may be kept.
 func ReceiveBare(ctx context.Context, conn *net.UnixConn, verify func(presented []byte) error) (*os.File, error) {
+	descriptor, err := receiveBare(ctx, conn, verify)
+	if err != nil {
+		return nil, err
+	}
+	return descriptor.File("handed over"), nil
+}
+
+func receiveBare(ctx context.Context, conn *net.UnixConn, verify func(presented []byte) error) (*scm.Descriptor, error) {
 	// One byte more than a token, to see one that is too long.
 	var presented [TokenSize + 1]byte
 	length, received, err := scm.ReceiveOnce(ctx, conn, presented[:])
@@ -95,7 +103,7 @@ func ReceiveBare(ctx context.Context, conn *net.UnixConn, verify func(presented 
 	if err := verify(presented[:length]); err != nil {
 		return nil, fmt.Errorf("receive handoff: %w", err)
 	}
-	return os.NewFile(uintptr(received.Take(0)), "handed over"), nil
+	return scm.NewDescriptor(received.Take(0)), nil
 }
 
 // SameUser fails with ErrPermission unless the process at the other end of conn has this one's effective uid, as the kernel

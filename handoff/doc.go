@@ -1,6 +1,7 @@
 // Package handoff is the protocol by which one process passes descriptors to another over a stream Unix socket: frames,
 // one-time tokens, typed failures, the decision to fall back to reconnect. Package restart uses it to upgrade a server; it
-// knows nothing of servers itself.
+// knows nothing of servers itself. It is of use alone, too, for a broker: a front that accepts connections (Pool) and hands each to a backend
+// (Backend), which serves it from then on.
 //
 // # Who should not use it
 //
@@ -16,16 +17,19 @@
 //
 // An OFFER that counts descriptors is followed by 16 bytes, the token that it announced, with exactly that many
 // descriptors attached to the first of them (SCM_RIGHTS, unix(7)): one for each entry that has key 7, in their order.
-// Descriptors anywhere else, more, fewer, or cut by the kernel (MSG_CTRUNC) end the session, and all are closed.
+// Descriptors anywhere else, more, fewer, or cut by the kernel (MSG_CTRUNC) end the session, and all are closed. The frame and the token may be one
+// sendmsg(2), with the descriptors attached to its first byte, in a broker's session; a receiver cannot tell the difference.
 //
 //	type  message    from         body
 //	  1   HELLO      successor    1 version, 2 capabilities, 3 token, 4 pid
-//	  2   WELCOME    predecessor  1 version, 2 capabilities, 3 generation, 4 limits {1 body bytes, 2 descriptors}, 5 pid
+//	  2   WELCOME    predecessor  1 version, 2 capabilities, 3 generation, 5 pid,
+//	                              4 limits {1 body bytes, 2 descriptors, 3 credit}
 //	  3   REFUSE     predecessor  1 reason, 2 detail
-//	  4   OFFER      predecessor  1 id, 2 token, 3 count, 4 entries, 5 more
+//	  4   OFFER      predecessor  1 id, 2 token, 3 count, 4 entries, 5 more, 6 correlation id, 7 relay
 //	                              entry {1 id, 2 kind, 3 name, 4 network, 5 address, 6 data, 7 has a descriptor,
 //	                                     8 bytes of the whole value, 9 where in it data begins}
-//	  5   ACK        successor    1 offer id, 2 results {1 entry id, 2 accepted, 3 reason, 4 detail}, 3 credit
+//	  5   ACK        successor    1 offer id, 2 results {1 entry id, 2 accepted, 3 reason, 4 detail}, 3 credit,
+//	                              4 token, 5 correlation id
 //	  6   GRANT      predecessor  1 offer ids
 //	  7   READY      successor    1 probation in ms, 2 credit
 //	  8   PING       predecessor  1 number
@@ -35,6 +39,8 @@
 //	 12   ROLLBACK   either       1 reason, 2 detail
 //	 13   BYE        predecessor  1 an upgrade was asked for, 2 a stop was
 //	 14   COUNTED    predecessor  1 totals {1 name, 2 value}
+//	 15   ANNOUNCE   front        1 token, 2 correlation id
+//	 16   RELAY      who serves   1 token, 2 it is the backend, 3 reason, 4 correlation id
 //
 // An upgrade in version 1:
 //
@@ -66,7 +72,7 @@
 // ROLLBACK or BYE: to the successor, the end of the stream means its death, and what it has acknowledged is its own.
 //
 // Capabilities of version 1 are "listeners", "packets", "files", "state", "connections", and, which the first peers did not
-// have, "parts", "counters" and "escrow". A side sends only what both have.
+// have, "parts", "counters" and "escrow". A side sends only what both have. "broker" is that of the other kind of session, below.
 //
 // Kinds of entries are "listener", "packet", "file", "state", "counter" and "ledger" before READY, and "connection" after the
 // first GRANT, or, without "escrow", after COMMITTED. The data of a connection is a CBOR map of package restart's
@@ -100,13 +106,40 @@
 // COUNTED ("counters") has totals, not differences: the value of each counter in the predecessor, if it changed since
 // it was last told. The successor adds what is new to its own.
 //
+// # A broker
+//
+// In a session with "broker" no generation leaves. The front, which dials, is in the place of the predecessor, and the backend, which
+// listens, in that of the successor, but that it is the front that says HELLO, without token: each side looks at the other's uid.
+//
+//	front                    backend
+//	HELLO                →
+//	                     ←   WELCOME, or REFUSE
+//	OFFER of one connection →   many may be under way, within the credit
+//	                     ←   ACK: from here the backend reads and writes it; acks come in any order
+//	PING                 →   when there is no credit
+//	                     ←   PONG
+//	                     ←   BYE: no more offers are taken here, and what was not acknowledged is to be offered anew
+//
+// An OFFER has one entry, of kind "connection", whose name is the service that it is for. The ACK echoes its token and its correlation id.
+// Credit is for how many connections the backend has room, those that are offered and not acknowledged included.
+//
+// There is no GRANT, so that the client does not wait for it. The ack itself is the moment at which the connection changes hands: it is the backend's once the
+// whole frame is in the front's receive queue, and a backend that cannot send it closes its descriptor without a word. A front that loses patience
+// closes its side for reading (shutdown(2)), after which no ack can be sent, reads what is in the queue, and then both sides know the same. So an ack that is
+// late fails at the backend, and what a backend that is killed had not acknowledged was not read by it. Where shutdown drops what is in the queue
+// (everywhere but on Linux), a connection of which that leaves doubts has Reached the peer, and is closed.
+//
+// A client can be told that another process serves it, if it waits for that (Dialer): the front sends it ANNOUNCE with the token of the offer, on the client's
+// own connection, and the backend sends RELAY with the same token there, its first bytes. Without that, or in time, the client
+// reconnects. A front that has found no backend sends RELAY without key 2.
+//
 // # The bare form
 //
 // One attempt is one sendmsg(2) of exactly 16 bytes, the token, with exactly one descriptor attached (SCM_RIGHTS), and
 // nothing else: no frame, no answer. Each attempt has a connection of its own, which its sender closes (DialBare), or
 // several follow one another on one connection (SendBare). ReceiveBare is the other side of both. It is what programs in
 // other languages can speak in a few lines, and what a broker speaks that only hands out. Because nothing answers, a sender
-// learns only that the kernel took the descriptor; who must know more uses a Session.
+// learns only that the kernel took the descriptor; who must know more uses a Pool.
 //
 // # Failures
 //
@@ -126,7 +159,7 @@
 //
 // A RefusedError goes by its Reason. The remaining fallbacks, and the time to retry, come from Policy.Decide.
 //
-// An offer whose ack must come is held in an AckRegistry, one that cannot be sent yet in a PendingQueue.
+// An offer whose ack must come is held in an AckRegistry, one that cannot be sent yet in a PendingQueue. A Pool has both.
 //
 // # Tokens
 //

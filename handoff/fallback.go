@@ -119,7 +119,7 @@ var failures = []struct {
 // classifyRefusal reads a peer's no. A no to what the peer cannot take, or not now, is an answer of a peer that works.
 func classifyRefusal(reason Reason) (Class, Fallback) {
 	switch reason {
-	case ReasonKind, ReasonUnhealthy, ReasonStopped:
+	case ReasonKind, ReasonService, ReasonUnhealthy, ReasonStopped:
 		return "", FallbackPolicyDisabled
 	case ReasonDescriptors:
 		return "", FallbackDescriptorPressure

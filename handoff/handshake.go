@@ -29,6 +29,8 @@ const (
 	CapabilityParts = "parts"
 	// CapabilityCounters is that of counters: entries of that kind, and COUNTED.
 	CapabilityCounters = "counters"
+	// CapabilityBroker is that of a session in which a front hands connections to a backend, and no generation leaves.
+	CapabilityBroker = "broker"
 )
 
 func capabilities() []string {
@@ -41,11 +43,14 @@ func capabilities() []string {
 // refusalTimeout is how long a refusal may take to be written to a peer that perhaps does not read.
 const refusalTimeout = 200 * time.Millisecond
 
+// broker makes it a session of a front and a backend.
+func (s *Session) broker() { s.capabilities, s.together = []string{CapabilityBroker}, true }
+
 // Connect is the successor's side of the handshake. It fails with ErrRefused (a *RefusedError) when the predecessor says
 // no, io.EOF when it is gone, ErrVersion or ErrUnexpectedMessage when its answer makes no sense.
 func (s *Session) Connect(ctx context.Context, token Token) (*Welcome, error) {
 	s.body = wire.MaxBody
-	hello := &Hello{Version: Version, Capabilities: capabilities(), Token: token, PID: os.Getpid()}
+	hello := &Hello{Version: Version, Capabilities: s.capabilities, Token: token, PID: os.Getpid()}
 	if err := s.Send(ctx, hello); err != nil {
 		return nil, err
 	}
@@ -70,7 +75,14 @@ func (s *Session) Connect(ctx context.Context, token Token) (*Welcome, error) {
 // given generation. Whoever is not admitted is sent a REFUSE, and the error says why: the errors of TokenStore.Redeem,
 // ErrVersion, or those of Receive.
 func (s *Session) Admit(ctx context.Context, tokens *TokenStore, expected Token, generation int) (*Hello, error) {
-	hello, err := s.admit(ctx, tokens, expected)
+	return s.welcome(ctx, Welcome{Generation: uint64(generation)}, func(shown Token) error {
+		return tokens.Redeem(expected, shown.Expose())
+	})
+}
+
+// welcome reads the HELLO, and answers it with a completed answer if verify finds its token good.
+func (s *Session) welcome(ctx context.Context, answer Welcome, verify func(shown Token) error) (*Hello, error) {
+	hello, err := s.greeted(ctx, verify)
 	if err != nil {
 		refusal, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
 		defer cancel()
@@ -78,19 +90,14 @@ func (s *Session) Admit(ctx context.Context, tokens *TokenStore, expected Token,
 		return nil, err
 	}
 	s.body = wire.MaxBody
-	known := capabilities()
-	common := slices.DeleteFunc(hello.Capabilities, func(name string) bool { return !slices.Contains(known, name) })
+	common := slices.DeleteFunc(hello.Capabilities, func(name string) bool { return !slices.Contains(s.capabilities, name) })
 	hello.Capabilities = common
-	return hello, s.Send(ctx, &Welcome{
-		Version:      min(hello.Version, Version),
-		Capabilities: common,
-		Generation:   uint64(generation),
-		Limits:       Limits{Body: wire.MaxBody, Descriptors: MaxDescriptors},
-		PID:          os.Getpid(),
-	})
+	answer.Version, answer.Capabilities, answer.PID = min(hello.Version, Version), common, os.Getpid()
+	answer.Limits.Body, answer.Limits.Descriptors = wire.MaxBody, MaxDescriptors
+	return hello, s.Send(ctx, &answer)
 }
 
-func (s *Session) admit(ctx context.Context, tokens *TokenStore, expected Token) (*Hello, error) {
+func (s *Session) greeted(ctx context.Context, verify func(shown Token) error) (*Hello, error) {
 	message, err := s.Receive(ctx)
 	if err != nil {
 		return nil, err
@@ -100,7 +107,7 @@ func (s *Session) admit(ctx context.Context, tokens *TokenStore, expected Token)
 		return nil, Unexpected("HELLO", message)
 	}
 	// The token comes first: a stranger learns nothing about versions.
-	if err := tokens.Redeem(expected, hello.Token.Expose()); err != nil {
+	if err := verify(hello.Token); err != nil {
 		return nil, err
 	}
 	if hello.Version < 1 {

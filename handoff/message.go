@@ -40,6 +40,8 @@ const (
 	kindRollback
 	kindBye
 	kindCounted
+	kindAnnounce
+	kindRelay
 )
 
 // Hello opens a session: the successor says what it speaks and proves that it was chosen.
@@ -64,6 +66,8 @@ type Welcome struct {
 type Limits struct {
 	Body        int `cbor:"1,keyasint"` // bytes of a frame's body
 	Descriptors int `cbor:"2,keyasint"` // descriptors beside one offer
+	// Credit is that of Ack before the first one. It counts with CapabilityBroker only.
+	Credit uint32 `cbor:"3,keyasint,omitempty"`
 }
 
 // Refuse ends a session that did not become one.
@@ -75,6 +79,22 @@ type Refuse struct {
 // Grant passes ownership of what was acknowledged: the successor may accept, read and write from here.
 type Grant struct {
 	Offers []uint64 `cbor:"1,keyasint,omitempty"`
+}
+
+// Announce tells a client by which token it will know who serves it.
+type Announce struct {
+	Token       Token  `cbor:"1,keyasint"`
+	Correlation uint64 `cbor:"2,keyasint,omitempty"`
+}
+
+// Relay tells a client, on the same connection, who serves it from here.
+type Relay struct {
+	// Token echoes the Announce.
+	Token Token `cbor:"1,keyasint"`
+	// Backend says that it is the backend, and was handed the connection; else it is the front, which says why.
+	Backend     bool   `cbor:"2,keyasint,omitempty"`
+	Reason      Reason `cbor:"3,keyasint,omitempty"`
+	Correlation uint64 `cbor:"4,keyasint,omitempty"`
 }
 
 // Ready says that the successor's application has started.
@@ -109,7 +129,7 @@ type Rollback struct {
 	Detail string `cbor:"2,keyasint,omitempty"`
 }
 
-// Bye is a predecessor's last message: it has drained.
+// Bye is a predecessor's last message: it has drained. A backend's is that it takes no more offers, and closes.
 type Bye struct {
 	// Upgrade says that an upgrade was asked of the predecessor after it had handed over; the successor serves it.
 	Upgrade bool `cbor:"1,keyasint,omitempty"`
@@ -131,6 +151,8 @@ func (*Committed) kind() uint8 { return kindCommitted }
 func (*Rollback) kind() uint8  { return kindRollback }
 func (*Bye) kind() uint8       { return kindBye }
 func (*Counted) kind() uint8   { return kindCounted }
+func (*Announce) kind() uint8  { return kindAnnounce }
+func (*Relay) kind() uint8     { return kindRelay }
 
 // messages makes an empty message of each type.
 var messages = map[uint8]func() Message{
@@ -148,6 +170,8 @@ var messages = map[uint8]func() Message{
 	kindRollback:  func() Message { return new(Rollback) },
 	kindBye:       func() Message { return new(Bye) },
 	kindCounted:   func() Message { return new(Counted) },
+	kindAnnounce:  func() Message { return new(Announce) },
+	kindRelay:     func() Message { return new(Relay) },
 }
 
 func decodeMessage(kind uint8, body []byte) (Message, error) {

@@ -53,6 +53,14 @@ func transcript(t *testing.T) []Message {
 		&Pong{Number: 2, Credit: 17000},
 		&Ack{Offer: 5, Results: []Result{{ID: 1, Accepted: true}}, Credit: 16747},
 		&Counted{Totals: []Total{{Name: "requests", Value: 4711}, {Name: "errors", Value: 1}}},
+		// A broker's.
+		&Hello{Version: 1, Capabilities: []string{CapabilityBroker}},
+		&Welcome{Version: 1, Capabilities: []string{CapabilityBroker}, Limits: Limits{Body: wire.MaxBody, Descriptors: 253, Credit: 64}},
+		&Offer{ID: 1, Token: token, Count: 1, Correlation: 4711, Relay: true, Entries: []Entry{{ID: 1, Kind: "connection", Name: "web", Described: true}}},
+		&Ack{Offer: 1, Results: []Result{{ID: 1, Accepted: true}}, Credit: 63, Token: token, Correlation: 4711},
+		&Announce{Token: token, Correlation: 4711},
+		&Relay{Token: token, Backend: true, Correlation: 4711},
+		&Relay{Token: token, Reason: ReasonTimeout},
 	}
 }
 

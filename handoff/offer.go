@@ -42,6 +42,10 @@ type Offer struct {
 	Entries []Entry `cbor:"4,keyasint,omitempty"`
 	// More says that this is not the last offer before the successor may go on.
 	More bool `cbor:"5,keyasint,omitempty"`
+	// Correlation is the sender's word for what it hands over, echoed by the Ack. It needs CapabilityBroker, as does Relay.
+	Correlation uint64 `cbor:"6,keyasint,omitempty"`
+	// Relay says that the client was told of Token, and waits to hear it from who serves it.
+	Relay bool `cbor:"7,keyasint,omitempty"`
 }
 
 // Entry is one thing that is offered.
@@ -181,8 +185,11 @@ type Ack struct {
 	Offer   uint64   `cbor:"1,keyasint"`
 	Results []Result `cbor:"2,keyasint,omitempty"`
 	// Credit is for how many connections the successor has room beside those of this offer and of those before it.
-	// It counts with CapabilityEscrow only.
+	// It counts with CapabilityEscrow and CapabilityBroker only.
 	Credit uint32 `cbor:"3,keyasint,omitempty"`
+	// Token and Correlation are those of the offer, with CapabilityBroker.
+	Token       Token  `cbor:"4,keyasint,omitzero"`
+	Correlation uint64 `cbor:"5,keyasint,omitempty"`
 }
 
 // Result is the answer to one entry.

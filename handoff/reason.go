@@ -23,6 +23,7 @@ const (
 	ReasonUnhealthy   Reason = "unhealthy"   // the health check failed
 	ReasonTimeout     Reason = "timeout"     // took too long
 	ReasonStopped     Reason = "stopped"     // asked to stop
+	ReasonService     Reason = "service"     // of a service that is not here
 	ReasonFailed      Reason = "failed"      // any other failure, see the detail
 )
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/segue-go/segue/internal/scm"
@@ -38,76 +39,122 @@ var (
 // Send may be called by several goroutines at once, Receive by one; both at the same time. Any error of Receive other
 // than the end of its context before a frame began leaves the stream in an unknown place: close the session.
 type Session struct {
-	conn *net.UnixConn
+	conn   *net.UnixConn
+	stream *stream
 
 	sending sync.Mutex // keeps a frame and the descriptors beside it together
 
 	// announced holds the tokens of offers whose descriptors have not come yet.
-	announced TokenStore
-	body      int           // bytes of a body that the peer may send
-	patience  time.Duration // FrameTimeout, but in tests
+	announced    TokenStore
+	capabilities []string // of this side
+	body         int      // bytes of a body that the peer may send
+	together     bool     // the token of an offer is sent with its frame
 }
 
 // NewSession takes ownership of conn.
 func NewSession(conn *net.UnixConn) *Session {
-	return &Session{conn: conn, body: strangerBody, patience: FrameTimeout}
+	return &Session{conn: conn, stream: newStream(conn), capabilities: capabilities(), body: strangerBody}
 }
 
 // Close ends the session. Calls under way return an error.
-func (s *Session) Close() error { return s.conn.Close() }
+func (s *Session) Close() error {
+	s.stream.close()
+	return s.conn.Close()
+}
 
 // Send writes one message, and for an Offer the descriptors of its entries, which stay the caller's. It fails with the
 // cause of ctx, with ErrTooLarge, or with the error of sendmsg(2): EPIPE when the peer is gone.
 func (s *Session) Send(ctx context.Context, message Message) error {
-	offer, isOffer := message.(*Offer)
-	if isOffer {
-		if err := offer.check(); err != nil {
-			return err
-		}
-	}
-	frame, err := wire.AppendFrame(nil, message.kind(), message)
+	frame, token, descriptors, err := s.encode(message)
 	if err != nil {
 		return err
 	}
 	s.sending.Lock()
 	defer s.sending.Unlock()
-	if err := scm.Send(ctx, s.conn, frame, nil); err != nil {
-		return fmt.Errorf("send %T: %w", message, err)
+	if s.together {
+		err = scm.Send(ctx, s.conn, append(frame, token...), descriptors)
+	} else if err = scm.Send(ctx, s.conn, frame, nil); err == nil && descriptors != nil {
+		err = scm.Send(ctx, s.conn, token, descriptors)
 	}
-	if !isOffer || offer.Count == 0 {
-		return nil
+	runtime.KeepAlive(message)
+	if err != nil {
+		return fmt.Errorf("send %T with %d descriptors: %w", message, len(descriptors), err)
 	}
-	descriptors, err := offer.descriptors()
+	return nil
+}
+
+// Why sendNow has sent nothing.
+var (
+	errBusy     = errors.New("cannot be sent at once")
+	errInFlight = errors.New("too many descriptors in flight")
+)
+
+// sendNow is Send for who must not wait: it fails with errBusy instead, or with errInFlight. It is for sessions whose offers are sent
+// together with their tokens.
+func (s *Session) sendNow(message Message) error {
+	frame, token, descriptors, err := s.encode(message)
 	if err != nil {
 		return err
 	}
-	err = scm.Send(ctx, s.conn, offer.Token.Expose(), descriptors)
-	runtime.KeepAlive(offer)
-	if err != nil {
-		return fmt.Errorf("send %d descriptors: %w", offer.Count, err)
+	if !s.sending.TryLock() {
+		return errBusy
 	}
-	return nil
+	defer s.sending.Unlock()
+	frame = append(frame, token...)
+	n, err := scm.SendOnce(s.conn, frame, descriptors)
+	runtime.KeepAlive(message)
+	switch {
+	case n == len(frame):
+		return nil
+	case n == 0 && (errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ENOBUFS)): // the BSDs' word for it
+		return errBusy
+	case n == 0 && errors.Is(err, syscall.ETOOMANYREFS):
+		return fmt.Errorf("%w: %w", errInFlight, err)
+	case err == nil:
+		err = fmt.Errorf("%w: %d of %d bytes", io.ErrShortWrite, n, len(frame))
+	}
+	return fmt.Errorf("send %T with %d descriptors: %w", message, len(descriptors), err)
+}
+
+// encode makes a frame, and for an offer with descriptors what is to be sent with them.
+func (s *Session) encode(message Message) (frame, token []byte, descriptors []int, err error) {
+	offer, isOffer := message.(*Offer)
+	if isOffer {
+		if err := offer.check(); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	if frame, err = wire.AppendFrame(nil, message.kind(), message); err != nil || !isOffer || offer.Count == 0 {
+		return frame, nil, nil, err
+	}
+	descriptors, err = offer.descriptors()
+	return frame, offer.Token.Expose(), descriptors, err
 }
 
 // Receive reads one message. An *Offer owns the descriptors that came with it, after their token was verified and
 // consumed. The error is io.EOF when the peer closed between two frames, and the cause of ctx when that ended first.
 func (s *Session) Receive(ctx context.Context) (Message, error) {
-	var header [wire.HeaderSize]byte
 	// The first byte may take as long as ctx allows: a peer that has nothing to say is not at fault.
-	if _, err := scm.Receive(ctx, s.conn, header[:1], 0); err != nil {
+	if err := s.stream.await(ctx); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.patience, ErrFrameTimeout)
-	defer cancel()
-	message, err := s.receiveRest(ctx, header)
+	s.stream.until = time.Time{}
+	message, err := s.receive(ctx)
+	if err != nil {
+		s.stream.close()
+		message = nil
+	} else if err = s.stream.settle(); err != nil {
+		message = nil
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w: %w", ErrMalformed, io.ErrUnexpectedEOF)
 	}
 	return message, err
 }
 
-func (s *Session) receiveRest(ctx context.Context, header [wire.HeaderSize]byte) (Message, error) {
-	if _, err := scm.Receive(ctx, s.conn, header[1:], 0); err != nil {
+func (s *Session) receive(ctx context.Context) (Message, error) {
+	var header [wire.HeaderSize]byte
+	if err := s.stream.read(ctx, header[:]); err != nil {
 		return nil, err
 	}
 	kind, length, err := wire.ParseHeader(header, s.body)
@@ -115,10 +162,8 @@ func (s *Session) receiveRest(ctx context.Context, header [wire.HeaderSize]byte)
 		return nil, err
 	}
 	body := make([]byte, length)
-	if length > 0 {
-		if _, err := scm.Receive(ctx, s.conn, body, 0); err != nil {
-			return nil, err
-		}
+	if err := s.stream.read(ctx, body); err != nil {
+		return nil, err
 	}
 	message, err := decodeMessage(kind, body)
 	if err != nil {
@@ -140,7 +185,10 @@ func (s *Session) receiveDescriptors(ctx context.Context, offer *Offer) error {
 	}
 	defer s.announced.Revoke(offer.Token)
 	var presented [TokenSize]byte
-	received, err := scm.Receive(ctx, s.conn, presented[:], offer.Count)
+	if err := s.stream.read(ctx, presented[:]); err != nil {
+		return err
+	}
+	received, err := s.stream.take(offer.Count)
 	if err != nil {
 		return err
 	}

@@ -335,7 +335,7 @@ func TestInvariant6And7HostilePeers(t *testing.T) {
 			local, peer := pair(t)
 			session := NewSession(local)
 			if errors.Is(test.want, ErrFrameTimeout) {
-				session.patience = 20 * time.Millisecond
+				session.stream.patience = 20 * time.Millisecond
 			}
 			test.attack(t, peer)
 			message, have := session.Receive(bounded(t))

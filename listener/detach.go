@@ -146,9 +146,7 @@ func (l *Listener) Adopt(d *Detached) error {
 
 // adopt makes a connection of d, which it owns in every case. The connection is on no roster yet.
 func adopt(d *Detached) (*Conn, error) {
-	file := d.Descriptor.File("connection")
-	inner, err := net.FileConn(file) // duplicates
-	_ = file.Close()
+	inner, err := d.Descriptor.Conn()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAdopt, err)
 	}

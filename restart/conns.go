@@ -274,6 +274,7 @@ func (g *Generation) serveConns(ln *listener.Listener, handler func(context.Cont
 	case <-interrupted:
 		<-g.leaving
 	}
+	g.intake.close()
 	g.drainConns(ln, ln.Name())
 	return nil
 }

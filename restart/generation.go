@@ -34,6 +34,7 @@ type Generation struct {
 	services map[*http.Server]*httpServer
 	movable  map[string]*origin // by name: those whose connections can join another generation
 	raw      *rawConns
+	intake   intake
 
 	requests chan *upgradeRequest
 	hangup   chan os.Signal // an upgrade is wanted
@@ -98,6 +99,7 @@ func newGeneration(options Options, spawner spawner) (*Generation, error) {
 	}
 	g.moving, g.stopMoving = context.WithCancel(context.Background())
 	g.raw = newRawConns(g)
+	g.intake.budget.measure = measureDescriptors
 	if len(options.UpgradeSignals) > 0 {
 		signal.Notify(g.hangup, options.UpgradeSignals...)
 	}

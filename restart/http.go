@@ -57,6 +57,7 @@ func (g *Generation) serveHTTP(server *httpServer, ln *listener.Listener, interr
 	case <-interrupted:
 		<-g.leaving
 	}
+	g.intake.close()
 	ctx, cancel := g.drainContext()
 	defer cancel()
 	if cut := server.drain(ctx, ln, g.mover()); cut > 0 {

@@ -9,6 +9,8 @@
 //
 //	go test -run '^$' -bench . -benchtime 200x ./internal/bench
 //
+// BenchmarkHandoff compares what a client of examples/broker waits for: -benchtime 5000x.
+//
 // BenchmarkIdle holds 30 000 descriptors in two processes for each iteration: -benchtime 3x is enough for it.
 //
 // Linux only.

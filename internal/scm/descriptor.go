@@ -1,6 +1,7 @@
 package scm
 
 import (
+	"net"
 	"os"
 	"syscall"
 )
@@ -47,6 +48,15 @@ func (d *Descriptor) Take() int {
 
 // File passes the open file on as an [os.File], which the caller has to close. It must not have been closed or taken.
 func (d *Descriptor) File(name string) *os.File { return os.NewFile(uintptr(d.Take()), name) }
+
+// Conn passes the open file on as a [net.Conn], which the caller has to close. It must not have been closed or taken, and is closed if it
+// is no socket.
+func (d *Descriptor) Conn() (net.Conn, error) {
+	file := d.File("connection")
+	conn, err := net.FileConn(file) // duplicates
+	_ = file.Close()
+	return conn, err
+}
 
 // Close closes what was not taken. Calling it again does nothing.
 func (d *Descriptor) Close() error {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"time"
 )
 
 // Supported says whether this platform can pass descriptors.
@@ -24,6 +25,22 @@ func Send(ctx context.Context, conn *net.UnixConn, payload []byte, fds []int) er
 // Receive is not supported on this platform.
 func Receive(ctx context.Context, conn *net.UnixConn, buf []byte, want int) (*Descriptors, error) {
 	return nil, errPlatform
+}
+
+// Receiver is not supported on this platform.
+type Receiver struct{}
+
+// NewReceiver is not supported on this platform.
+func NewReceiver(conn *net.UnixConn) *Receiver { return new(Receiver) }
+
+// Receive is not supported on this platform.
+func (*Receiver) Receive(ctx context.Context, until time.Time, cause error, buf []byte, want int) (*Descriptors, error) {
+	return nil, errPlatform
+}
+
+// Some is not supported on this platform.
+func (*Receiver) Some(ctx context.Context, until time.Time, cause error, buf []byte) (n int, d *Descriptors, err error) {
+	return 0, nil, errPlatform
 }
 
 // SendOnce is not supported on this platform.

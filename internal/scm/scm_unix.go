@@ -99,8 +99,35 @@ func send(ctx context.Context, conn *net.UnixConn, payload []byte, fds []int) er
 // A wait that ctx ended leaves conn without read deadline; one that the caller had set before is respected and else
 // left alone.
 func Receive(ctx context.Context, conn *net.UnixConn, buf []byte, want int) (*Descriptors, error) {
+	return NewReceiver(conn).Receive(ctx, time.Time{}, nil, buf, want)
+}
+
+// Receiver is what many calls of Receive on one connection share, so that they need not allocate it. One goroutine at a time uses it.
+type Receiver struct {
+	conn    *net.UnixConn
+	raw     syscall.RawConn // nil before the first call
+	control []byte
+	message struct { // of the recvmsg under way
+		p           []byte
+		n, controlN int
+		flags       int
+		wait        bool
+		err         error
+	}
+	step func(fd uintptr) (done bool) // receiveMessage: made once
+}
+
+// NewReceiver makes a Receiver. The connection stays the caller's.
+func NewReceiver(conn *net.UnixConn) *Receiver {
+	r := &Receiver{conn: conn, control: make([]byte, controlSize)}
+	r.step = r.receiveMessage
+	return r
+}
+
+// Receive is the function Receive, which waits until the time until, too, unless that is zero: it then fails with cause.
+func (r *Receiver) Receive(ctx context.Context, until time.Time, cause error, buf []byte, want int) (*Descriptors, error) {
 	d := new(Descriptors)
-	err := receive(ctx, conn, buf, want, d)
+	err := r.receive(ctx, until, cause, buf, want, d)
 	if err == nil {
 		return d, nil
 	}
@@ -108,41 +135,73 @@ func Receive(ctx context.Context, conn *net.UnixConn, buf []byte, want int) (*De
 	if err == io.EOF {
 		return nil, io.EOF
 	}
-	return nil, opError("receive", conn, err)
+	return nil, opError("receive", r.conn, err)
+}
+
+// Some waits like Receive until there is something to read, and makes one recvmsg(2) that returns data: as much as there is and buf has room
+// for, but of what was sent with descriptors no more than one message, the last one. It accepts any number of descriptors, and is like Receive in all else.
+func (r *Receiver) Some(ctx context.Context, until time.Time, cause error, buf []byte) (n int, d *Descriptors, err error) {
+	d = new(Descriptors)
+	if n, err = r.some(ctx, until, cause, buf, d); err == nil {
+		return n, d, nil
+	}
+	_ = d.Close() // the first error is the one to tell
+	if err == io.EOF {
+		return 0, nil, io.EOF
+	}
+	return 0, nil, opError("receive", r.conn, err)
+}
+
+func (r *Receiver) some(ctx context.Context, until time.Time, cause error, buf []byte, d *Descriptors) (int, error) {
+	if len(buf) == 0 {
+		return 0, errors.New("empty buffer: descriptors need a byte to travel with")
+	}
+	if ctx.Err() != nil {
+		return 0, reason(ctx)
+	}
+	n, err := r.recvmsg(ctx, until, cause, buf, d)
+	switch {
+	case err != nil:
+		return 0, err
+	case n == 0 && d.Len() == 0:
+		return 0, io.EOF
+	default:
+		return n, nil
+	}
 }
 
 // receive adds what arrives to d at once, also if it fails.
-func receive(ctx context.Context, conn *net.UnixConn, buf []byte, want int, d *Descriptors) error {
+func (r *Receiver) receive(ctx context.Context, until time.Time, cause error, buf []byte, want int, d *Descriptors) error {
 	if len(buf) == 0 {
 		return errors.New("empty buffer: descriptors need a byte to travel with")
 	}
 	if want < 0 || want > MaxDescriptors {
 		return fmt.Errorf("%w: %d, the limit is %d", ErrDescriptorCount, want, MaxDescriptors)
 	}
-	raw, release, err := begin(ctx, conn, conn.SetReadDeadline)
-	if err != nil {
-		return err
+	if ctx.Err() != nil {
+		return reason(ctx)
 	}
-	defer release()
-
-	// The first byte is read alone. Linux ends a recvmsg after a message that carries descriptors, but not before it:
+	// Before descriptors the first byte is read alone. Linux ends a recvmsg after a message that carries descriptors, but not before it:
 	// plain bytes and the descriptors of a later message would arrive as one, and nothing would show to which byte the
 	// descriptors belong.
-	control := make([]byte, controlSize)
-	n, err := recvmsg(raw, buf[:1], control, d)
+	first := len(buf)
+	if want > 0 {
+		first = 1
+	}
+	n, err := r.recvmsg(ctx, until, cause, buf[:first], d)
 	switch {
 	case err != nil:
-		return interrupted(ctx, err)
+		return err
 	case n == 0 && d.Len() == 0:
 		return io.EOF
 	case n == 0 || d.Len() != want:
 		return fmt.Errorf("%w: %d with the first byte, want %d", ErrDescriptorCount, d.Len(), want)
 	}
-	for buf = buf[1:]; len(buf) > 0; buf = buf[n:] {
-		n, err = recvmsg(raw, buf, control, d)
+	for buf = buf[n:]; len(buf) > 0; buf = buf[n:] {
+		n, err = r.recvmsg(ctx, until, cause, buf, d)
 		switch {
 		case err != nil:
-			return interrupted(ctx, err)
+			return err
 		case d.Len() != want:
 			return fmt.Errorf("%w: %d after the first byte", ErrDescriptorCount, d.Len()-want)
 		case n == 0:
@@ -179,19 +238,27 @@ func begin(ctx context.Context, conn *net.UnixConn, setDeadline func(time.Time) 
 	if err != nil {
 		return nil, nil, err
 	}
+	return raw, interruptible(ctx, setDeadline), nil
+}
+
+// interruptible lets ctx interrupt calls that wait until release is called.
+func interruptible(ctx context.Context, setDeadline func(time.Time) error) (release func()) {
+	if ctx.Done() == nil {
+		return func() {}
+	}
 	fired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(fired)
 		_ = setDeadline(time.Unix(1, 0)) // in the past; fails only on a closed conn, which does not wait either
 	})
-	return raw, func() {
+	return func() {
 		// If ctx is done just now, its function runs in a goroutine of its own and may set the deadline after this
 		// call is over: the next one would fail for no reason. So wait for it, then clear what it has set.
 		if !stop() {
 			<-fired
 			_ = setDeadline(time.Time{})
 		}
-	}, nil
+	}
 }
 
 // sendmsg writes what fits, waiting until at least one byte does.
@@ -212,28 +279,57 @@ func sendmsg(raw syscall.RawConn, p, control []byte) (n int, err error) {
 
 // recvmsg reads what there is, waiting until at least one byte is, and adds each descriptor that arrives to d, also if
 // it fails.
-func recvmsg(raw syscall.RawConn, p, control []byte, d *Descriptors) (n int, err error) {
-	var controlN, flags int
-	waitErr := raw.Read(func(fd uintptr) bool {
-		for {
-			n, controlN, flags, err = receiveCloexec(int(fd), p, control)
-			if err != unix.EINTR {
-				return err != unix.EAGAIN
-			}
+func (r *Receiver) recvmsg(ctx context.Context, until time.Time, cause error, p []byte, d *Descriptors) (n int, err error) {
+	if r.raw == nil {
+		if r.raw, err = r.conn.SyscallConn(); err != nil {
+			return 0, err
 		}
-	})
+	}
+	// Mostly it is there already, and nobody has to be told how to interrupt this.
+	n, err = r.attempt(p, false, d)
+	if !errors.Is(err, unix.EAGAIN) {
+		return n, err
+	}
+	if !until.IsZero() {
+		bounded, cancel := context.WithDeadlineCause(ctx, until, cause)
+		defer cancel()
+		ctx = bounded
+	}
+	defer interruptible(ctx, r.conn.SetReadDeadline)()
+	n, err = r.attempt(p, true, d)
+	return n, interrupted(ctx, err)
+}
+
+func (r *Receiver) attempt(p []byte, wait bool, d *Descriptors) (int, error) {
+	m := &r.message
+	m.p, m.wait = p, wait
+	waitErr := r.raw.Read(r.step)
+	m.p = nil
 	if waitErr != nil {
 		return 0, waitErr
 	}
-	fds, parseErr := parseControl(control[:controlN])
+	if m.err == unix.EAGAIN {
+		return 0, unix.EAGAIN
+	}
+	fds, parseErr := parseControl(r.control[:m.controlN])
 	d.fds = append(d.fds, fds...)
 	switch {
-	case err != nil:
-		return 0, os.NewSyscallError("recvmsg", err)
-	case flags&unix.MSG_CTRUNC != 0:
-		return n, fmt.Errorf("%w: %d descriptors arrived", ErrTruncated, len(fds))
+	case m.err != nil:
+		return 0, os.NewSyscallError("recvmsg", m.err)
+	case m.flags&unix.MSG_CTRUNC != 0:
+		return m.n, fmt.Errorf("%w: %d descriptors arrived", ErrTruncated, len(fds))
 	default:
-		return n, parseErr
+		return m.n, parseErr
+	}
+}
+
+func (r *Receiver) receiveMessage(fd uintptr) (done bool) {
+	m := &r.message
+	for {
+		m.n, m.controlN, m.flags, m.err = receiveCloexec(int(fd), m.p, r.control)
+		if m.err != unix.EINTR {
+			return m.err != unix.EAGAIN || !m.wait
+		}
 	}
 }
 

@@ -6,9 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,33 +61,5 @@ func SendOnce(conn *net.UnixConn, payload []byte, fds []int) (n int, err error) 
 // bytes are there. So what one SendOnce has sent with descriptors is received as a whole and alone, provided that all
 // before it was received, and that buf has room for it. The errors are those of [Receive].
 func ReceiveOnce(ctx context.Context, conn *net.UnixConn, buf []byte) (n int, d *Descriptors, err error) {
-	d = new(Descriptors)
-	if n, err = receiveOnce(ctx, conn, buf, d); err == nil {
-		return n, d, nil
-	}
-	_ = d.Close() // the first error is the one to tell
-	if err == io.EOF {
-		return 0, nil, io.EOF
-	}
-	return 0, nil, opError("receive", conn, err)
-}
-
-func receiveOnce(ctx context.Context, conn *net.UnixConn, buf []byte, d *Descriptors) (int, error) {
-	if len(buf) == 0 {
-		return 0, errors.New("empty buffer: descriptors need a byte to travel with")
-	}
-	raw, release, err := begin(ctx, conn, conn.SetReadDeadline)
-	if err != nil {
-		return 0, err
-	}
-	defer release()
-	n, err := recvmsg(raw, buf, make([]byte, controlSize), d)
-	switch {
-	case err != nil:
-		return 0, interrupted(ctx, err)
-	case n == 0 && d.Len() == 0:
-		return 0, io.EOF
-	default:
-		return n, nil
-	}
+	return NewReceiver(conn).Some(ctx, time.Time{}, nil, buf)
 }

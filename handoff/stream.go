@@ -1,0 +1,116 @@
+package handoff
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/segue-go/segue/internal/scm"
+)
+
+// readAhead is how many bytes are taken from the kernel at once. An offer of a connection has about 70.
+const readAhead = 4 << 10
+
+// stream is what a Session reads from: bytes, and the descriptors that came beside them.
+//
+// One recvmsg(2) returns what several sendmsg(2) have sent, but the descriptors of one only, and does not say which bytes these came with. So
+// they belong to the offer whose token is complete next. Those that no offer has claimed when all that came with them is read are an error,
+// and so are more before that. One goroutine reads; anyone may call close.
+type stream struct {
+	receiver *scm.Receiver
+	patience time.Duration // for the rest of a frame
+	until    time.Time     // when that is over; zero if nobody has waited for it yet
+
+	buffer      []byte
+	first, last int // of what is in it
+
+	mu        sync.Mutex // guards the rest
+	unclaimed *scm.Descriptors
+	closed    bool
+}
+
+func newStream(conn *net.UnixConn) *stream {
+	return &stream{receiver: scm.NewReceiver(conn), patience: FrameTimeout, buffer: make([]byte, readAhead)}
+}
+
+// await returns when there is a byte to be read.
+func (s *stream) await(ctx context.Context) error {
+	if s.first < s.last {
+		return nil
+	}
+	return s.fill(ctx, time.Time{})
+}
+
+// settle fails with ErrDescriptorCount if all is read that descriptors came with, and no offer has claimed them.
+func (s *stream) settle() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.unclaimed.Len()
+	if n == 0 || s.first < s.last {
+		return nil
+	}
+	_ = s.unclaimed.Close()
+	s.unclaimed = nil
+	return fmt.Errorf("%w: %d beside no offer", ErrDescriptorCount, n)
+}
+
+// read fills p, within what is left of the patience with this frame.
+func (s *stream) read(ctx context.Context, p []byte) error {
+	for len(p) > 0 {
+		n := copy(p, s.buffer[s.first:s.last])
+		s.first += n
+		if p = p[n:]; len(p) == 0 {
+			break
+		}
+		if s.until.IsZero() {
+			s.until = time.Now().Add(s.patience)
+		}
+		if err := s.fill(ctx, s.until); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill replaces what was read.
+func (s *stream) fill(ctx context.Context, until time.Time) error {
+	n, descriptors, err := s.receiver.Some(ctx, until, ErrFrameTimeout, s.buffer)
+	if err != nil {
+		return err
+	}
+	s.first, s.last = 0, n
+	if descriptors.Len() == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if had := s.unclaimed.Len(); had > 0 || s.closed {
+		_ = descriptors.Close()
+		return fmt.Errorf("%w: %d more than were announced", ErrDescriptorCount, descriptors.Len())
+	}
+	s.unclaimed = descriptors
+	return nil
+}
+
+// take returns the descriptors of an offer whose token was read. They are the caller's.
+func (s *stream) take(want int) (*scm.Descriptors, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have := s.unclaimed.Len(); have != want {
+		return nil, fmt.Errorf("%w: %d, want %d", ErrDescriptorCount, have, want)
+	}
+	taken := s.unclaimed
+	s.unclaimed = nil
+	return taken, nil
+}
+
+// close closes descriptors that no offer has claimed, and that come from here on.
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	_ = s.unclaimed.Close()
+	s.unclaimed = nil
+}
