@@ -42,6 +42,7 @@ func arm(path string) error {
 	if err != nil {
 		return err
 	}
+	os.Args = append(os.Args, "-probation", chain.Within.String()) // however slow the machine is, it does not live to ask for the commit
 	time.AfterFunc(after, func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) })
 	return nil
 }
@@ -74,16 +75,17 @@ func TestInvariant5BothSidesMoveWhileBytesFlow(t *testing.T) {
 	tr.end()
 }
 
-// The same with successors that die at random moments, from their first to the last of their probation, before each one that does not.
+// The same with successors that die at random moments, two before each one that does not.
 func TestInvariant2SuccessorsThatDieCostNoConnection(t *testing.T) {
 	tr := newTraffic(t)
 	fault := filepath.Join(t.TempDir(), "fault")
 	c := start(t, []string{faultVariable + "=" + fault}, tr.ln.Addr().String())
 	tr.begin(c.Addr, connections)
+	c.Tolerate(`msg="upgrade failed"`)
 	outcomes := make(map[string]int)
-	for generation := 2; generation <= upgrades/2+1; generation++ {
+	for generation := 2; generation <= upgrades/4+1; generation++ {
 		for range 2 {
-			after := rand.N(probation)
+			after := rand.N(2 * probation)
 			if err := os.WriteFile(fault, []byte(after.String()), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -49,6 +49,8 @@ type Chain struct {
 	lines   []string
 	changed chan struct{} // closed and made anew with each line
 	ended   bool
+
+	tolerated []string
 }
 
 // Start starts the test binary as the first generation, with these flags and a PID file, and waits until it serves. The service ends with the test,
@@ -113,7 +115,13 @@ func (c *Chain) end() {
 		<-changed
 	}
 	_ = c.first.Wait()
+lines:
 	for _, line := range c.lines {
+		for _, text := range c.tolerated {
+			if strings.Contains(line, text) {
+				continue lines
+			}
+		}
 		for _, bad := range []string{"DATA RACE", "level=ERROR", "panic:"} {
 			if strings.Contains(line, bad) {
 				c.t.Error(line)
@@ -124,6 +132,9 @@ func (c *Chain) end() {
 		c.t.Log(strings.Join(c.lines[max(0, len(c.lines)-100):], "\n"))
 	}
 }
+
+// Tolerate says that lines of the log with that text are no failure of the test.
+func (c *Chain) Tolerate(text string) { c.tolerated = append(c.tolerated, text) }
 
 // Mark is the end of the log so far.
 func (c *Chain) Mark() int {
