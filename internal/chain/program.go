@@ -4,12 +4,10 @@ package chain
 
 import (
 	"bytes"
-	"context"
 	"net"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -93,39 +91,3 @@ func Daemon(t testing.TB, cmd *exec.Cmd, address string, how syscall.Signal) {
 type writer func(p []byte) (int, error)
 
 func (w writer) Write(p []byte) (int, error) { return w(p) }
-
-// During starts a client program of others and calls f, which may ask whether it still runs, while it does. It returns what the program has said; that it fails
-// or takes too long is the test's failure.
-func During(t testing.TB, f func(running func() bool), name string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*Within)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = Within
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	defer cancel()
-	over := false
-	var err error
-	running := func() bool {
-		select {
-		case err = <-ended:
-			over = true
-		default:
-		}
-		return !over
-	}
-	f(running)
-	if !over {
-		err = <-ended
-	}
-	if err != nil {
-		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, output.Bytes())
-	}
-	return output.String()
-}
