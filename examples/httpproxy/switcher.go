@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -57,11 +58,10 @@ func (s *switcher) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	response, err := s.ask(r, conn)
-	if err != nil {
+	if _, ok := errors.AsType[*switched](err); err != nil && !ok {
 		_ = conn.Close()
-		return nil, err
 	}
-	return response, nil
+	return response, err
 }
 
 // ask sends the request and reads the header of the answer.
@@ -124,7 +124,9 @@ func (s *switcher) relay(w http.ResponseWriter, r *http.Request, to *switched) {
 	}
 	_ = client.SetWriteDeadline(time.Now().Add(answerTimeout))
 	answer := http.Response{ProtoMajor: 1, ProtoMinor: 1, StatusCode: to.response.StatusCode, Status: to.response.Status, Header: to.response.Header}
-	if err := answer.Write(client); err != nil {
+	var header bytes.Buffer
+	_ = answer.Write(&header) // does not fail
+	if _, err := client.Write(header.Bytes()); err != nil {
 		_, _ = client.Close(), to.upstream.Close()
 		return
 	}
