@@ -24,6 +24,8 @@ type pipePool struct {
 }
 
 const (
+	// pipeSize has room for RelayChunk bytes in more pieces than they come in.
+	pipeSize = 512 << 10
 	// maxFreePipes is how many are kept for the next.
 	maxFreePipes = 16
 	// pipeShare is which part of the descriptors may be pipes, two each. Beyond that, relays copy through buffers.
@@ -50,6 +52,8 @@ func (l *pipePool) get() *pipe {
 		return nil
 	}
 	l.open++
+	// It works with the size that it has, too: the kernel may not give one user so much of it.
+	_, _ = unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize)
 	return &pipe{r: ends[0], w: ends[1]}
 }
 

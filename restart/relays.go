@@ -29,6 +29,9 @@ type Relays struct {
 	log     *slog.Logger
 }
 
+// What a pair has under way in both directions travels in one Detach, with the state of the relay.
+const _ = uint(MaxConnState - 2*listener.RelayChunk - 1<<10)
+
 // Relays makes relays whose pairs are handed on under that kind: it is their Adopt, and comes before Run. The successor has to have
 // Relays of the same kind, too.
 //
