@@ -161,3 +161,23 @@ func (r *roster) adopt(d *Detached) (*Conn, error) {
 	r.enter(c)
 	return c, nil
 }
+
+// hold has Detach fail with ErrReading while somebody reads without Read.
+func (b *boundary) hold(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = on
+}
+
+// abort closes the connection so that the peer sees a reset, if it is one of TCP.
+func (c *Conn) abort() {
+	if c.boundary.detached.Load() {
+		return
+	}
+	c.boundary.use()
+	if tcp, ok := c.inner.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.inner.Close()
+	c.roster.leave(c)
+}

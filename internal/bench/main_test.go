@@ -12,9 +12,10 @@ import (
 const roleVariable = "SEGUE_BENCH_ROLE"
 
 var roles = map[string]func() error{
-	"net":     func() error { return playServer(servePlain) },
-	"segue":   func() error { return playServer(serveSegue) },
-	"copying": playCopying,
+	"net":       func() error { return playServer(servePlain) },
+	"segue":     func() error { return playServer(serveSegue) },
+	"copying":   playCopying,
+	"copyproxy": playCopyProxy,
 }
 
 func TestMain(m *testing.M) {
