@@ -33,7 +33,12 @@ func TestInvariant5RequestsInTheInstantOfTheMove(t *testing.T) {
 	aim, length := time.Duration(0), 200*time.Millisecond // of the move and of the upgrade, as far as is known
 	var all []try
 	during, answeredBy := 0, map[bool]int{}
-	for number := 2; len(all) < tries; number++ {
+	// A busy machine makes each upgrade take another time, and the instant hard to hit: then there are more tries.
+	around := func() bool {
+		least := len(all) / 20
+		return answeredBy[false] >= least && answeredBy[true] >= least && during > 0
+	}
+	for number := 2; len(all) < tries || !around() && len(all) < 5*tries; number++ {
 		before := s.pid()
 		made := make([]try, crowd)
 		var failed mishaps
@@ -65,7 +70,7 @@ func TestInvariant5RequestsInTheInstantOfTheMove(t *testing.T) {
 	askAll(t, clients, s.pid())
 	t.Logf("%d tries: %d answered by the predecessor, %d by the successor, %d of them sent while connections moved",
 		len(all), answeredBy[false], answeredBy[true], during)
-	if least := len(all) / 20; answeredBy[false] < least || answeredBy[true] < least || during == 0 {
+	if !around() {
 		t.Error("the tries were not around the instant of the move, and prove nothing")
 	}
 }
