@@ -121,6 +121,7 @@ func (b *boundary) read(c *Conn, p []byte) (int, error) {
 		n, err := b.readInner(c.inner, slot, b.paced(p))
 		if n > 0 && b.newlines > 0 {
 			if n = b.skipNewlines(p[:n]); n == 0 {
+				b.resumeDeadline(c.inner)
 				continue
 			}
 		}
@@ -324,6 +325,13 @@ func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 		return nil
 	}
 	return inner.SetReadDeadline(t)
+}
+
+// resumeDeadline has the deadline in force that was not as long as something waited, which was no request.
+func (b *boundary) resumeDeadline(inner stream) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.restoreDeadline(inner)
 }
 
 // restoreDeadline ends what ask or interrupt began.
