@@ -121,6 +121,7 @@ func (b *boundary) read(c *Conn, p []byte) (int, error) {
 		n, err := b.readInner(c.inner, slot, b.paced(p))
 		if n > 0 && b.newlines > 0 {
 			if n = b.skipNewlines(p[:n]); n == 0 {
+				b.skipped(c.inner)
 				continue
 			}
 		}
@@ -324,6 +325,17 @@ func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
 		return nil
 	}
 	return inner.SetReadDeadline(t)
+}
+
+// skipped notes that what was read was no request: the connection is as it was, and has the deadline that it had not as long as
+// something waited.
+func (b *boundary) skipped(inner stream) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.slot != nil && b.at && len(b.residual) == 0 {
+		b.slot.Clean(nil)
+	}
+	b.restoreDeadline(inner)
 }
 
 // restoreDeadline ends what ask or interrupt began.

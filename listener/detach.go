@@ -132,9 +132,11 @@ func (l *Listener) Adopt(d *Detached) error {
 	if d.Idle || left > 0 {
 		b.arrival = &arrival{at: time.Now(), first: !d.Idle}
 	}
-	if left > 0 && !(d.Idle && pending(c.inner)) {
+	if left > 0 {
 		b.arrival.until = b.arrival.at.Add(max(left, grace))
-		_ = c.inner.SetReadDeadline(b.arrival.until)
+		if !(d.Idle && pending(c.inner)) {
+			_ = c.inner.SetReadDeadline(b.arrival.until)
+		}
 	}
 	l.conns.enter(c)
 	if err := l.adopted.push(c); err != nil {

@@ -77,18 +77,42 @@ func (d *door) open() error {
 		return fmt.Errorf("takeover socket: %w", err)
 	}
 	d.listener = ln
-	d.visitors = make(chan *visitor)
+	if d.visitors == nil {
+		d.visitors = make(chan *visitor)
+	}
 	return nil
 }
 
-// renew writes a token that has not been used.
-func (d *door) renew() error {
+// restore has the next visitor find this door again, after one that failed: the token was used, and if the visitor had been committed
+// already, the path leads to a door of its own, where nobody is.
+func (d *door) restore(ctx context.Context) error {
+	if now, err := os.Lstat(d.path); err == nil && os.SameFile(now, d.own) {
+		if d.tokens.Pending() > 0 {
+			return nil // the token was not used
+		}
+		return d.renew()
+	}
+	_ = d.listener.Close()
+	if err := d.open(); err != nil {
+		return err
+	}
+	go d.receive(ctx, d.listener)
+	return nil
+}
+
+// renew writes a token that has not been used. If that fails, none is pending.
+func (d *door) renew() (err error) {
 	d.tokens.Revoke(d.token)
 	token, err := d.tokens.Issue()
 	if err != nil {
 		return err
 	}
 	d.token = token
+	defer func() {
+		if err != nil {
+			d.tokens.Revoke(token)
+		}
+	}()
 	temporary := temporaryName(d.path + tokenSuffix)
 	if err := os.WriteFile(temporary, token.Expose(), 0o600); err != nil {
 		return fmt.Errorf("takeover token: %w", err)
@@ -105,9 +129,9 @@ func temporaryName(path string) string {
 }
 
 // receive lets visitors in, one after the other, until ctx ends or the door is closed.
-func (d *door) receive(ctx context.Context) {
+func (d *door) receive(ctx context.Context, ln *net.UnixListener) {
 	for {
-		conn, err := d.listener.AcceptUnix()
+		conn, err := ln.AcceptUnix()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
@@ -243,11 +267,8 @@ func (g *Generation) handOverTo(ctx context.Context, v *visitor, r *record) erro
 	err := (&attempt{Generation: g, record: r, session: v.session, candidate: v, hello: visitorHelloTimeout}).run(ctx, g.door.tokens, g.door.token)
 	if err != nil {
 		g.afterFailure()
-		if g.door.tokens.Pending() > 0 {
-			return err // the token was not used
-		}
-		if err := g.door.renew(); err != nil {
-			g.log.Error("cannot renew takeover token", "error", err)
+		if err := g.door.restore(ctx); err != nil {
+			g.log.Error("cannot be taken over", "error", err)
 		}
 	}
 	return err

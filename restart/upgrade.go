@@ -52,7 +52,7 @@ func (g *Generation) upgradeActor(ctx context.Context) (func() error, func(error
 			return nil
 		}
 		if g.door.listener != nil {
-			go g.door.receive(ctx)
+			go g.door.receive(ctx, g.door.listener)
 		}
 		for {
 			select {
