@@ -43,10 +43,8 @@ func (g *Generation) HTTP(ln *listener.Listener, srv *http.Server) {
 func (g *Generation) serveHTTP(server *httpServer, ln *listener.Listener, interrupted <-chan struct{}) error {
 	served := make(chan error, 1)
 	go func() { served <- server.serve(ln) }()
-	if !server.overTLS() {
-		go func() { _ = server.Serve(ln.Adopted()) }() // ends when this function does
-		defer ln.Adopted().Close()
-	}
+	go func() { _ = server.serve(ln.Adopted()) }() // ends when this function does
+	defer ln.Adopted().Close()
 	select {
 	case err := <-served:
 		select {

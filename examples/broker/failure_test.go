@@ -192,7 +192,9 @@ func TestInvariant3TheClientGetsItsAnswer(t *testing.T) {
 			offers(t, conn, func(session *handoff.Session, offer *handoff.Offer) bool {
 				no := ack(offer, offer.Token)
 				no.Results[0] = handoff.Result{ID: 1, Reason: handoff.ReasonService}
-				return session.Send(t.Context(), no) == nil && session.Send(t.Context(), no) == nil
+				first := session.Send(t.Context(), no)
+				again := session.Send(t.Context(), no)
+				return first == nil && again == nil
 			})
 		}, handoff.FallbackPolicyDisabled},
 	} {

@@ -285,6 +285,9 @@ func (r *Receiver) recvmsg(ctx context.Context, until time.Time, cause error, p 
 			return 0, err
 		}
 	}
+	if ctx.Done() == nil && until.IsZero() {
+		return r.attempt(p, true, d)
+	}
 	// Mostly it is there already, and nobody has to be told how to interrupt this.
 	n, err = r.attempt(p, false, d)
 	if !errors.Is(err, unix.EAGAIN) {
