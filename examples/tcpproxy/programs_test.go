@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -17,8 +17,8 @@ import (
 	"github.com/segue-go/segue/internal/chain"
 )
 
-// through starts the proxy in front of a port of this machine, and upgrades it while load runs.
-func through(t *testing.T, port string, load func(proxyPort string) *chain.Load) []string {
+// through starts the proxy in front of a port of this machine, and upgrades it while load runs, each time when that has so many connections.
+func through(t *testing.T, port string, connections int, load func(proxyPort string) *chain.Load) []string {
 	t.Helper()
 	c := start(t, nil, net.JoinHostPort("127.0.0.1", port))
 	_, proxyPort, err := net.SplitHostPort(c.Addr)
@@ -27,6 +27,7 @@ func through(t *testing.T, port string, load func(proxyPort string) *chain.Load)
 	}
 	l := load(proxyPort)
 	for generation := 2; generation <= upgrades+1; generation++ {
+		chain.AwaitClients(t, c.Addr, connections)
 		c.Upgrade(generation)
 	}
 	outputs := l.End()
@@ -52,8 +53,8 @@ func TestRedisBenchmarkNoticesNothing(t *testing.T) {
 	benchmark := chain.Find(t, "redis-benchmark", "redis-tools")
 	port := chain.FreePort(t)
 	chain.Daemon(t, exec.Command(server, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()),
-		"127.0.0.1:"+port, syscall.SIGTERM)
-	outputs := through(t, port, func(proxyPort string) *chain.Load {
+		chain.Accepts("127.0.0.1:"+port), syscall.SIGTERM)
+	outputs := through(t, port, 50, func(proxyPort string) *chain.Load {
 		return chain.Run(t, nil, benchmark, "-h", "127.0.0.1", "-p", proxyPort, "-c", "50", "-n", "50000", "-P", "4",
 			"-t", "set,get,lpush,lpop,mset", "-d", "1000", "-q")
 	})
@@ -72,6 +73,7 @@ func TestPgbenchNoticesNothing(t *testing.T) {
 	initdb := chain.Find(t, "initdb", "postgresql", binaries+"initdb")
 	postgres := chain.Find(t, "postgres", "postgresql", binaries+"postgres")
 	pgbench := chain.Find(t, "pgbench", "postgresql-contrib", binaries+"pgbench")
+	isReady := chain.Find(t, "pg_isready", "postgresql-client", binaries+"pg_isready")
 	dir := filepath.Join(t.TempDir(), "data")
 	as := notRoot(t, dir)
 	run := func(name string, args ...string) {
@@ -86,9 +88,11 @@ func TestPgbenchNoticesNothing(t *testing.T) {
 	port := chain.FreePort(t)
 	server := exec.Command(postgres, "-D", dir, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off")
 	server.SysProcAttr, server.Dir = as, filepath.Dir(dir)
-	chain.Daemon(t, server, "127.0.0.1:"+port, syscall.SIGINT) // fast shutdown
+	chain.Daemon(t, server, func() error { // it listens before it is ready
+		return exec.Command(isReady, "-h", "127.0.0.1", "-p", port, "-q").Run()
+	}, syscall.SIGINT) // fast shutdown
 	run(pgbench, "-h", "127.0.0.1", "-p", port, "-U", "segue", "-i", "-q", "postgres")
-	outputs := through(t, port, func(proxyPort string) *chain.Load {
+	outputs := through(t, port, 20, func(proxyPort string) *chain.Load {
 		return chain.Run(t, nil, pgbench, "-h", "127.0.0.1", "-p", proxyPort, "-U", "segue", "-c", "20", "-j", "2", "-T", "5", "postgres")
 	})
 	for _, output := range outputs {
