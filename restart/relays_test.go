@@ -149,29 +149,12 @@ func TestInvariant7RelaysRefuseNonsense(t *testing.T) {
 		g.Relays("pair", RelayOptions{Ended: func(_, _ *listener.Conn, _ *listener.Relay, err error) {
 			t.Errorf("%s: relayed: %v", test.name, err)
 		}})
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
 		var conns []*listener.Conn
 		var peers []net.Conn
 		for range test.conns {
-			dialed, err := net.Dial("tcp", ln.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			peer, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer peer.Close()
-			c, err := g.Own(dialed)
-			if err != nil {
-				t.Fatal(err)
-			}
+			c, peer := owned(t, g)
 			conns, peers = append(conns, c), append(peers, peer)
 		}
-		_ = ln.Close()
 		g.raw.start(conns, func() { g.raw.adopters["pair"].serve(g.raw.ctx, conns, test.state) })
 		for _, peer := range peers {
 			if n, err := peer.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
