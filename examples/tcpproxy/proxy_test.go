@@ -14,7 +14,7 @@ import (
 	"github.com/segue-go/segue/internal/chain"
 )
 
-// listen is an upstream that says its name and hangs up when the client does.
+// listen is an upstream that says its name, echoes, and hangs up when the client does.
 func listen(t *testing.T, name string) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -31,7 +31,7 @@ func listen(t *testing.T, name string) string {
 			go func() {
 				defer conn.Close()
 				_, _ = io.WriteString(conn, name)
-				_, _ = io.Copy(io.Discard, conn)
+				_, _ = io.Copy(conn, conn)
 			}()
 		}
 	}()
@@ -41,9 +41,8 @@ func listen(t *testing.T, name string) string {
 // hear dials the proxy and returns the name that it hears, or what it gets instead.
 func hear(t *testing.T, address string) (conn net.Conn, name string, err error) {
 	t.Helper()
-	conn, err = net.DialTimeout("tcp", address, chain.Within)
-	if err != nil {
-		t.Fatal(err)
+	if conn, err = net.DialTimeout("tcp", address, chain.Within); err != nil {
+		return nil, "", err // a reset may come before connect has returned
 	}
 	t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(chain.Within))
@@ -85,7 +84,8 @@ func TestConnectionsAreLimited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := hear(t, c.Addr); err != nil {
+	second, _, err := hear(t, c.Addr)
+	if err != nil {
 		t.Fatal(err)
 	}
 	tooMany := func() {
@@ -97,6 +97,14 @@ func TestConnectionsAreLimited(t *testing.T) {
 	tooMany()
 	c.Await(0, `level=WARN msg="too many connections" .*(limit=2) refused=1`)
 	c.Upgrade(2)
+	for _, conn := range []net.Conn{first, second} { // until the successor has them
+		if _, err := conn.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tooMany()
 	_ = first.Close()
 	for late := time.Now().Add(chain.Within); ; {
