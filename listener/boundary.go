@@ -28,6 +28,7 @@ type boundary struct {
 	deadlines uint8        // how often the server may set the read deadline until an idle boundary is over
 	blocked   bool         // a Read that began at the boundary is in the kernel
 	reading   bool         // a Read is under way
+	held      bool         // a Relay has it
 	woken     bool         // Interrupt was called, and no Read has failed for it yet
 	ahead     bool         // nothing was delivered since MarkIdle
 	newlines  uint8        // how many CR and LF may be skipped before the first request

@@ -50,6 +50,9 @@
 // and not consumed with [Conn.Unread], and takes the connection out with [DetachConns]; the next process goes on with what
 // [Listener.AdoptConn] returns, or that of [Strays] for a connection that no listener of its accepted.
 //
+// A [Relay] copies between two connections and has no boundary: it can be stopped anywhere. What it has read and not written is given back with
+// Unread, and so travels with the connection that it was read from.
+//
 // # Unix sockets
 //
 // The file of a Unix socket is not removed when a Listener is closed, but by [Set.Close], which only the last generation calls,

@@ -109,7 +109,7 @@ func (b *boundary) release(c *Conn) (*Detached, error) {
 	switch {
 	case b.detached.Load():
 		return nil, ErrDetached
-	case b.reading:
+	case b.reading, b.held:
 		return nil, ErrReading
 	}
 	descriptor, err := scm.Duplicate(c.inner)
@@ -162,11 +162,11 @@ func (r *roster) adopt(d *Detached) (*Conn, error) {
 	return c, nil
 }
 
-// hold has Detach fail with ErrReading while somebody reads without Read.
+// hold has DetachConns fail with ErrReading while a Relay has the connection.
 func (b *boundary) hold(on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reading = on
+	b.held = on
 }
 
 // abort closes the connection so that the peer sees a reset, if it is one of TCP.

@@ -144,7 +144,7 @@ func (r *Relay) Run(ctx context.Context) error {
 
 func (r *Relay) begin() (*relayRun, error) {
 	for _, end := range r.ends {
-		if end.LocalAddr().Network() == "unixpacket" {
+		if c, ok := end.(*Conn); ok && c.LocalAddr().Network() == "unixpacket" {
 			return nil, fmt.Errorf("relay a connection of unixpacket, want a stream: %w", errors.ErrUnsupported)
 		}
 	}
@@ -218,21 +218,34 @@ func (r *Relay) end(run *relayRun) error {
 
 // watch stops a run that is idle for too long.
 func (r *Relay) watch(run *relayRun) *time.Timer {
+	r.mu.Lock() // until timer is set
+	defer r.mu.Unlock()
 	var timer *time.Timer
-	left := func() time.Duration {
-		return r.IdleTimeout - (time.Since(r.began) - time.Duration(r.passedAt.Load()))
-	}
-	armed := make(chan struct{})
-	timer = time.AfterFunc(max(left(), 0), func() {
-		<-armed
-		if left := left(); left > 0 {
-			timer.Reset(left)
-			return
+	timer = time.AfterFunc(max(r.left(), 0), func() {
+		if r.rearm(run, timer) {
+			r.stop(run, ErrIdle)
 		}
-		r.stop(run, ErrIdle)
 	})
-	close(armed)
 	return timer
+}
+
+// left is how long it may still be idle.
+func (r *Relay) left() time.Duration {
+	return r.IdleTimeout - (time.Since(r.began) - time.Duration(r.passedAt.Load()))
+}
+
+// rearm sets the timer to when the run is idle for too long. It reports whether it is already.
+func (r *Relay) rearm(run *relayRun, timer *time.Timer) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current != run {
+		return false // it has ended: the timer must not go on
+	}
+	left := r.left()
+	if left > 0 {
+		timer.Reset(left)
+	}
+	return left <= 0
 }
 
 // note says that bytes have passed.

@@ -33,6 +33,7 @@ func (w wrapped) SetLinger(seconds int) error {
 type relayed struct {
 	*Relay
 	strays  *Strays
+	plain   bool // by Read and Write, as it is where there is no splice
 	ends    [2]net.Conn
 	clients [2]net.Conn
 }
@@ -49,6 +50,15 @@ func newRelayed(t testing.TB, network string, wrap func(*Conn) net.Conn) *relaye
 	}
 	r.Relay = NewRelay(r.ends[0], r.ends[1])
 	return r
+}
+
+func (r *relayed) set(plain bool) {
+	r.plain = plain
+	for i := range r.ways {
+		if plain {
+			r.ways[i].splicer = splicer{}
+		}
+	}
 }
 
 // connected returns both ends of a connection.
@@ -98,6 +108,7 @@ func (r *relayed) move(t testing.TB) {
 	timeout := r.IdleTimeout
 	r.Relay = must(RestoreRelay(r.ends[0], r.ends[1], state))(t)
 	r.IdleTimeout = timeout
+	r.set(r.plain)
 }
 
 // withoutPipes has relays find no pipe until the returned function is called.
@@ -123,12 +134,14 @@ var relays = []struct {
 	name, network string
 	wrap          func(*Conn) net.Conn
 	noPipes       bool
+	plain         bool
 	moves         bool
 }{
-	{"tcp by splice", "tcp", asConn, false, true},
-	{"unix by splice", "unix", asConn, false, true},
-	{"tcp without a pipe", "tcp", asConn, true, true},
-	{"wrapped", "tcp", asWrapped, false, false},
+	{"tcp by splice", "tcp", asConn, false, false, true},
+	{"unix by splice", "unix", asConn, false, false, true},
+	{"tcp without a pipe", "tcp", asConn, true, false, true},
+	{"tcp by Read and Write", "tcp", asConn, false, true, true},
+	{"wrapped", "tcp", asWrapped, false, false, false},
 }
 
 func eachRelay(t *testing.T, f func(t *testing.T, r *relayed, moves bool)) {
@@ -137,7 +150,9 @@ func eachRelay(t *testing.T, f func(t *testing.T, r *relayed, moves bool)) {
 			if test.noPipes {
 				defer withoutPipes()()
 			}
-			f(t, newRelayed(t, test.network, test.wrap), test.moves)
+			r := newRelayed(t, test.network, test.wrap)
+			r.set(test.plain)
+			f(t, r, test.moves)
 		})
 	}
 }
@@ -372,6 +387,7 @@ func TestRelayPassesAResetOn(t *testing.T) {
 			}
 			for _, busy := range []bool{false, true} {
 				r := newRelayed(t, test.network, test.wrap)
+				r.set(test.plain)
 				result := r.goRun(testContext(t))
 				say(t, r.clients[1], "a part")
 				want(t, r.clients[0], "a part")
@@ -520,6 +536,7 @@ func TestInvariant8RelayHoldsNoPipe(t *testing.T) {
 // Nobody takes a connection from under a Relay.
 func TestInvariant1RelayIsDetachedOnlyWhenItIsStopped(t *testing.T) {
 	r := newRelayed(t, "tcp", asConn)
+	r.set(true) // a Read that ends is not the end of it
 	result := r.goRun(testContext(t))
 	say(t, r.clients[0], "x")
 	want(t, r.clients[1], "x")

@@ -37,6 +37,9 @@
 // sides of a relay, all members of a room. They move after the commit only; until then the predecessor serves them on. What the successor does not
 // take comes back to the predecessor's function of the same kind, to be drained. Examples/websocket is a chat made of this.
 //
+// A proxy need not care for where that is: Generation.Relays passes the bytes of two connections on to one another, and moves both of them
+// as they are. Examples/tcpproxy and examples/httpproxy are made of it.
+//
 // # What can go wrong
 //
 // Until the commit, any failure of the successor has the predecessor kill it, wait until it is dead, accept again, and serve on the
@@ -58,7 +61,7 @@
 // successor; pulse.go is how the one knows that the other is alive. move.go and adopt.go are the two sides of connections that
 // move: departures.go is the queue of those that left their server, batch.go an offer of some of them, escrow.go what is kept of those that were granted, budget.go for
 // how many there is room, tally.go and pauses.go what became of them, and connection.go what travels with one. conns.go
-// and party.go are those of other protocols than net/http's. report.go is what
+// and party.go are those of other protocols than net/http's, relays.go pairs that are relayed. report.go is what
 // became of the upgrade, observer.go who is told. spawn.go, slot_unix.go and inherited_unix.go deal with tableflip, fence_linux.go
 // with making sure that a process is dead.
 package restart

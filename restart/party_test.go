@@ -176,6 +176,13 @@ func detachable(t *testing.T) (*Generation, *listener.Conn, net.Conn) {
 	t.Helper()
 	g := &Generation{moving: t.Context(), leaving: make(chan struct{})}
 	g.raw = newRawConns(g)
+	c, peer := owned(t, g)
+	return g, c, peer
+}
+
+// owned returns a connection that a generation has dialed, and its peer.
+func owned(t *testing.T, g *Generation) (*listener.Conn, net.Conn) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -195,7 +202,7 @@ func detachable(t *testing.T) (*Generation, *listener.Conn, net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return g, c, peer
+	return c, peer
 }
 
 func TestInvariant3DetachThatFailsLeavesTheConnection(t *testing.T) {

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/segue-go/segue/internal/chain"
 )
@@ -53,22 +52,8 @@ func startNginx(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	chain.Daemon(t, exec.Command(nginx, "-e", filepath.Join(dir, "error.log"), "-c", filepath.Join(dir, "nginx.conf")), "127.0.0.1:"+port, syscall.SIGTERM)
+	chain.Daemon(t, exec.Command(nginx, "-e", filepath.Join(dir, "error.log"), "-c", filepath.Join(dir, "nginx.conf")), chain.Accepts("127.0.0.1:"+port), syscall.SIGTERM)
 	return "http://127.0.0.1:" + port
-}
-
-// awaitClients waits until as many connections as the program was told to make are there.
-func awaitClients(t *testing.T, address string, n int) []string {
-	t.Helper()
-	for deadline := time.Now().Add(chain.Within); ; time.Sleep(10 * time.Millisecond) {
-		clients := chain.Clients(t, address)
-		if len(clients) == n {
-			return clients
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections, want %d", len(clients), n)
-		}
-	}
 }
 
 // wrk reports no error, and has the connections at the end that it had at the beginning.
@@ -77,7 +62,7 @@ func TestWrkNoticesNothing(t *testing.T) {
 	c := start(t, "-upstream", startNginx(t))
 	const connections = 64
 	l := chain.Run(t, os.Interrupt, wrk, "-t", "2", "-c", strconv.Itoa(connections), "-d", "10m", "--timeout", "30s", "http://"+c.Addr+"/index.html")
-	before := awaitClients(t, c.Addr, connections)
+	before := chain.AwaitClients(t, c.Addr, connections)
 	for generation := 2; generation <= upgrades+1; generation++ {
 		c.Upgrade(generation)
 	}
@@ -101,6 +86,7 @@ func TestH2loadNoticesNothing(t *testing.T) {
 	const requests = 100_000 / slowdown
 	l := chain.Run(t, nil, h2load, "--h1", "-n", strconv.Itoa(requests), "-c", "50", "-t", "1", "http://"+c.Addr+"/index.html")
 	for generation := 2; generation <= upgrades+1; generation++ {
+		chain.AwaitClients(t, c.Addr, 50)
 		c.Upgrade(generation)
 	}
 	outputs := l.End()

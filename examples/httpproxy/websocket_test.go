@@ -31,7 +31,7 @@ func startEcho(t *testing.T) string {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
 	address := "127.0.0.1:" + chain.FreePort(t)
-	chain.Daemon(t, exec.Command(binary, "-addr", address, "-drain", "0"), address, syscall.SIGTERM)
+	chain.Daemon(t, exec.Command(binary, "-addr", address, "-drain", "0"), chain.Accepts(address), syscall.SIGTERM)
 	return address
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Clients lists the ports of this machine that have a connection to address: who reconnects has another one.
@@ -35,4 +36,18 @@ func Clients(t testing.TB, address string) []string {
 	}
 	slices.Sort(ports)
 	return ports
+}
+
+// AwaitClients waits until there are n connections to address at least, and returns Clients.
+func AwaitClients(t testing.TB, address string, n int) []string {
+	t.Helper()
+	for deadline := time.Now().Add(Within); ; time.Sleep(10 * time.Millisecond) {
+		clients := Clients(t, address)
+		if len(clients) >= n {
+			return clients
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections, want %d", len(clients), n)
+		}
+	}
 }

@@ -41,8 +41,19 @@ func FreePort(t testing.TB) string {
 	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
 }
 
-// Daemon runs a server of others in the foreground until the test ends, and waits until it takes connections at address. How ends it.
-func Daemon(t testing.TB, cmd *exec.Cmd, address string, how syscall.Signal) {
+// Accepts is for Daemon: a server is ready when it accepts connections.
+func Accepts(address string) (ready func() error) {
+	return func() error {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+}
+
+// Daemon runs a server of others in the foreground until the test ends, and waits until it is ready. How ends it.
+func Daemon(t testing.TB, cmd *exec.Cmd, ready func() error, how syscall.Signal) {
 	t.Helper()
 	var output bytes.Buffer
 	var mu sync.Mutex
@@ -68,10 +79,9 @@ func Daemon(t testing.TB, cmd *exec.Cmd, address string, how syscall.Signal) {
 			t.Logf("%s: %s", cmd.Path, output.Bytes())
 		}
 	})
-	for deadline := time.Now().Add(Within); ; time.Sleep(10 * time.Millisecond) { // nothing tells when it listens
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = conn.Close()
+	for deadline := time.Now().Add(Within); ; time.Sleep(10 * time.Millisecond) { // nothing tells
+		notReady := ready()
+		if notReady == nil {
 			return
 		}
 		select {
@@ -83,7 +93,7 @@ func Daemon(t testing.TB, cmd *exec.Cmd, address string, how syscall.Signal) {
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s does not listen on %s: %v", cmd.Path, address, err)
+			t.Fatalf("%s is not ready: %v", cmd.Path, notReady)
 		}
 	}
 }
