@@ -58,7 +58,11 @@ func (p *probation) run(ctx context.Context) error {
 				}
 			} else if ctx.Err() != nil && !p.serving {
 				continue // giving up: not even COMMITTED changes that any more
-			} else if err := p.handle(ctx, in.message); err != nil {
+			} else if ctx.Err() != nil {
+				p.hearOut(ctx, in.message)
+			} else if err := p.handle(ctx, in.message); err != nil && p.serving && ctx.Err() != nil {
+				continue // an answer that could not be sent any more is no breach of the protocol
+			} else if err != nil {
 				if err := p.misled(err); err != nil {
 					return err
 				}
@@ -190,21 +194,26 @@ func (p *probation) part(ctx context.Context, incoming <-chan received) {
 				_ = p.sessionEnded(in.err) // nil for a generation that serves
 				continue
 			}
-			switch message := in.message.(type) {
-			case *handoff.Ping:
-			case *handoff.Offer:
-				_ = message.Close()
-			default:
-				if err := p.handleServing(ctx, message); err != nil {
-					_ = p.misled(err) // as above
-				}
-			}
+			p.hearOut(ctx, in.message)
 		case <-patience.C:
 			late = true
 		}
 	}
 	p.adopter.drop()
 	p.predecessorWent()
+}
+
+// hearOut acts on a message that needs no answer any more.
+func (p *probation) hearOut(ctx context.Context, message handoff.Message) {
+	switch message := message.(type) {
+	case *handoff.Ping:
+	case *handoff.Offer:
+		_ = message.Close()
+	default:
+		if err := p.handleServing(ctx, message); err != nil {
+			_ = p.misled(err) // nil for a generation that serves
+		}
+	}
 }
 
 // giveUp stops accepting and tells the predecessor to take over again.

@@ -97,6 +97,12 @@ func TestInvariant3StopWhileConnectionsMove(t *testing.T) {
 	if err := offerAll(ctx, c.predecessor, offer); err != nil {
 		t.Fatal(err)
 	}
+	// Its answers are not read, so that it is told to stop while it sends one: the socket has room for some 200.
+	for number := range uint64(300) {
+		if err := c.predecessor.Send(ctx, &handoff.Ping{Number: 2 + number}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	left := make(chan struct{})
 	go func() { defer close(left); successor.leave() }()
 	<-time.After(50 * time.Millisecond) // nothing tells that it has noticed
@@ -105,8 +111,14 @@ func TestInvariant3StopWhileConnectionsMove(t *testing.T) {
 	}
 	_ = offer.Close()
 	begun := time.Now()
-	if message, err := c.predecessor.Receive(ctx); !isGone(err) {
-		t.Fatalf("want the end of the session, have %T, %v", message, err)
+	for {
+		message, err := c.predecessor.Receive(ctx)
+		if isGone(err) {
+			break
+		}
+		if _, ok := message.(*handoff.Pong); !ok {
+			t.Fatalf("want the end of the session, have %T, %v", message, err)
+		}
 	}
 	if took := time.Since(begun); took > ackTimeout/2 {
 		t.Errorf("the successor let the predecessor wait for %v", took)
@@ -120,8 +132,6 @@ func TestInvariant3StopWhileConnectionsMove(t *testing.T) {
 		t.Fatalf("want an answer, have %v", err)
 	}
 	_ = response.Body.Close()
-	if !response.Close {
-		t.Error("want the end of the connection announced")
-	}
+	_ = client.Close() // the answer may have come before the drain began, which announces the end
 	<-left
 }
