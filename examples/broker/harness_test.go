@@ -41,18 +41,6 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	// What is built is not part of the test binary. That it is opened, and restart imported, tells go test which cached results are out of date.
-	sources, err := filepath.Glob("*/*.go")
-	for _, source := range sources {
-		if _, err := os.Stat(source); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	if err != nil || len(sources) == 0 {
-		fmt.Fprintln(os.Stderr, "no sources of front and backend:", err)
-		return 1
-	}
 	arguments := []string{"build", "-o", directory + "/"}
 	if raceEnabled {
 		arguments = append(arguments, "-race")
@@ -90,6 +78,7 @@ func start(t *testing.T, name string, arguments ...string) *program {
 
 func startAs(t *testing.T, user *syscall.Credential, name string, arguments ...string) *program {
 	t.Helper()
+	look(t, name)
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -107,6 +96,20 @@ func startAs(t *testing.T, user *syscall.Credential, name string, arguments ...s
 	t.Cleanup(p.end)
 	p.addr = p.await(`msg=listening .*addr=(\S+)`)[0]
 	return p
+}
+
+// look tells go test that the result depends on a program that is not part of the test binary. Package restart is imported for that, too.
+func look(t *testing.T, name string) {
+	t.Helper()
+	sources, err := filepath.Glob(name + "/*.go")
+	if err != nil || len(sources) == 0 {
+		t.Fatalf("no sources of %s: %v", name, err)
+	}
+	for _, source := range sources {
+		if _, err := os.Stat(source); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // startBackend starts a backend whose handoff socket is in a directory of its own, and waits until it serves.
