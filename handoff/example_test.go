@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/segue-go/segue/handoff"
 )
@@ -81,4 +82,74 @@ func Example_bare() {
 	// Output:
 	// front serves: ack timeout
 	// backend serves: hello <nil>
+}
+
+// A backend adopts what a front hands over with a Pool, and says no to what it is not for.
+func Example_broker() {
+	directory, err := os.MkdirTemp("", "handoff")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(directory)
+	path := filepath.Join(directory, "backend.sock")
+
+	socket, err := net.Listen("unix", path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer socket.Close()
+	backend := &handoff.Backend{Service: "greeter", Adopt: func(c *handoff.Client) (func(owned bool), error) {
+		return func(owned bool) {
+			defer c.Conn.Close()
+			if owned { // not before
+				fmt.Fprintln(c.Conn, "hello")
+			}
+		}, nil
+	}}
+	go func() {
+		conn, err := socket.Accept()
+		if err == nil {
+			err = backend.ServeConn(context.Background(), conn)
+		}
+		if err != nil {
+			fmt.Println("backend:", err)
+		}
+	}()
+
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer web.Close()
+	pool := &handoff.Pool{Path: path, Wait: time.Minute}
+	defer pool.Close()
+	for _, service := range []string{"greeter", "printer"} {
+		client, err := net.Dial("tcp", web.Addr().String())
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		conn, err := web.Accept()
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		if err := pool.HandOver(&handoff.Client{Conn: conn, Service: service}); err != nil {
+			fmt.Fprintln(conn, "front serves:", handoff.FallbackFor(err))
+		}
+		conn.Close() // the backend has its own
+		answer, err := io.ReadAll(client)
+		fmt.Print(service, ": ", string(answer))
+		if err != nil {
+			fmt.Println(err)
+		}
+		client.Close()
+	}
+
+	// Output:
+	// greeter: hello
+	// printer: front serves: service policy disabled
 }

@@ -459,3 +459,39 @@ func TestPoolAndBackendAtFullLoad(t *testing.T) {
 	serving.Wait()
 	leave()
 }
+
+// More is offered than the socket has room for: whoever offers does not wait, and nothing is lost, whether the backend reads it after all or never.
+func TestPoolOffersToABackendThatReadsSlowly(t *testing.T) {
+	const n = 600
+	for _, reads := range []bool{true, false} {
+		t.Run(fmt.Sprintf("reads=%v", reads), func(t *testing.T) {
+			pool := &Pool{Window: n, Waiting: 2 * n}
+			if !reads {
+				pool.Deadline = 200 * time.Millisecond
+			}
+			greet := poolOf(t, pool)
+			first := begin(t, pool)
+			backend := greet(n)
+			if reads {
+				backend.say(accepted(backend.offer(), n))
+				if err := fate(t, first); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c, _ := client(t)
+			fates := make(chan error, n)
+			for i := range n {
+				// One and the same connection: who has it does not matter here, only what becomes of the offers.
+				pool.Offer(&Client{Conn: c.Conn, Service: "web", Correlation: uint64(i)}, func(err error) { fates <- err })
+			}
+			for range n {
+				if reads {
+					backend.say(accepted(backend.offer(), n))
+				}
+				if err := fate(t, fates); (err == nil) != reads || err != nil && !FallbackFor(err).SafeToHide() {
+					t.Fatalf("want it acknowledged: %v, have %v", reads, err)
+				}
+			}
+		})
+	}
+}

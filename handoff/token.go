@@ -3,6 +3,7 @@ package handoff
 import (
 	"crypto/subtle"
 	"encoding"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ var (
 	ErrTokenLength = errors.New("token of wrong length")
 	// ErrTokenMismatch says that a peer presented another token than the one expected of it.
 	ErrTokenMismatch = errors.New("token mismatch")
+	// ErrTokenDigits says that a text is not made of pairs of hexadecimal digits.
+	ErrTokenDigits = errors.New("token not made of hex digits")
 )
 
 // Token is a 128-bit secret that is used once. Whoever holds it may hand over or take over descriptors.
@@ -58,6 +61,16 @@ func ParseToken(wire []byte) (Token, error) {
 	default:
 		return Token{}, fmt.Errorf("%w: %d bytes, want %d", ErrTokenLength, len(wire), TokenSize)
 	}
+}
+
+// ParseTokenText makes a Token of its wire bytes in hexadecimal digits, as in a flag: ErrTokenDigits, or the errors of ParseToken. None shows the
+// text.
+func ParseTokenText(text string) (Token, error) {
+	wire, err := hex.DecodeString(text)
+	if err != nil {
+		return Token{}, ErrTokenDigits
+	}
+	return ParseToken(wire)
 }
 
 func randomToken(random io.Reader) (Token, error) {

@@ -251,3 +251,25 @@ func TestTokensDiffer(t *testing.T) {
 		}
 	}
 }
+
+func TestParseTokenText(t *testing.T) {
+	for text, want := range map[string]error{
+		"":                                   ErrTokenMissing,
+		"00":                                 ErrTokenLength,
+		"3136207365637265742062797465732100": ErrTokenLength,
+		"3136207365637265742062797465732":    ErrTokenDigits,
+		"secret":                             ErrTokenDigits,
+		"31362073656372657420627974657321":   nil,
+	} {
+		token, err := ParseTokenText(text)
+		if !errors.Is(err, want) || token.IsZero() != (want != nil) {
+			t.Errorf("%q: want %v, have %v, zero %v", text, want, err, token.IsZero())
+		}
+		if err != nil && text != "" && text != "00" && strings.Contains(err.Error(), text) {
+			t.Errorf("%q: is shown: %v", text, err)
+		}
+		if want == nil && string(token.Expose()) != "16 secret bytes!" {
+			t.Errorf("%q: have %q", text, token.Expose())
+		}
+	}
+}

@@ -61,7 +61,7 @@
 // successor; pulse.go is how the one knows that the other is alive. move.go and adopt.go are the two sides of connections that
 // move: departures.go is the queue of those that left their server, batch.go an offer of some of them, escrow.go what is kept of those that were granted, budget.go for
 // how many there is room, tally.go and pauses.go what became of them, and connection.go what travels with one. conns.go
-// and party.go are those of other protocols than net/http's, relays.go pairs that are relayed. report.go is what
+// and party.go are those of other protocols than net/http's, relays.go pairs that are relayed, handoffs.go takes in what brokers hand over. report.go is what
 // became of the upgrade, observer.go who is told. spawn.go, slot_unix.go and inherited_unix.go deal with tableflip, fence_linux.go
 // with making sure that a process is dead.
 package restart

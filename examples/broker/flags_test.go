@@ -46,6 +46,7 @@ func TestBadFlags(t *testing.T) {
 		{"backend -socket /missing/x -listen 127.0.0.1:0", 1, "/missing/x"},
 	} {
 		words := strings.Fields(test.command)
+		look(t, words[0])
 		cmd := exec.CommandContext(t.Context(), filepath.Join(built, words[0]), words[1:]...)
 		said, err := cmd.CombinedOutput()
 		if cmd.ProcessState.ExitCode() != test.status || !strings.Contains(string(said), test.says) {

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	_ "github.com/segue-go/segue/restart"
 )
 
 // patience is how long the harness waits for anything. It is generous, because the machine is busy and the race detector slow.
@@ -76,6 +78,7 @@ func start(t *testing.T, name string, arguments ...string) *program {
 
 func startAs(t *testing.T, user *syscall.Credential, name string, arguments ...string) *program {
 	t.Helper()
+	look(t, name)
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +96,20 @@ func startAs(t *testing.T, user *syscall.Credential, name string, arguments ...s
 	t.Cleanup(p.end)
 	p.addr = p.await(`msg=listening .*addr=(\S+)`)[0]
 	return p
+}
+
+// look tells go test that the result depends on a program that is not part of the test binary. Package restart is imported for that, too.
+func look(t *testing.T, name string) {
+	t.Helper()
+	sources, err := filepath.Glob(name + "/*.go")
+	if err != nil || len(sources) == 0 {
+		t.Fatalf("no sources of %s: %v", name, err)
+	}
+	for _, source := range sources {
+		if _, err := os.Stat(source); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // startBackend starts a backend whose handoff socket is in a directory of its own, and waits until it serves.

@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -117,11 +116,7 @@ func (cfg *config) check(args []string, bare bool, token string) error {
 	if !bare {
 		return nil
 	}
-	secret, err := hex.DecodeString(token)
-	if err != nil {
-		return errors.New("-token is not made of hex digits") // and is not shown
-	}
-	expected, err := handoff.ParseToken(secret)
+	expected, err := handoff.ParseTokenText(token)
 	if err != nil {
 		return fmt.Errorf("-token: %w", err)
 	}

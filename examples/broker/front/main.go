@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -118,11 +117,8 @@ func (cfg *config) check(args []string, bare bool, token string) error {
 	if !bare {
 		return nil
 	}
-	secret, err := hex.DecodeString(token)
-	if err != nil {
-		return errors.New("-token is not made of hex digits") // and is not shown
-	}
-	if cfg.token, err = handoff.ParseToken(secret); err != nil {
+	var err error
+	if cfg.token, err = handoff.ParseTokenText(token); err != nil {
 		return fmt.Errorf("-token: %w", err)
 	}
 	return nil
