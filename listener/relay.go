@@ -52,6 +52,7 @@ type Relay struct {
 type relayRun struct {
 	reason error // why it is stopped; nil if it is not
 	reset  [2]bool
+	timer  *time.Timer // of IdleTimeout; nil if it has none
 }
 
 // NewRelay makes a Relay between a and b. They stay the caller's to close.
@@ -218,15 +219,14 @@ func (r *Relay) end(run *relayRun) error {
 
 // watch stops a run that is idle for too long.
 func (r *Relay) watch(run *relayRun) *time.Timer {
-	r.mu.Lock() // until timer is set
+	r.mu.Lock() // until run has its timer
 	defer r.mu.Unlock()
-	var timer *time.Timer
-	timer = time.AfterFunc(max(r.left(), 0), func() {
-		if r.rearm(run, timer) {
+	run.timer = time.AfterFunc(max(r.left(), 0), func() {
+		if r.rearm(run) {
 			r.stop(run, ErrIdle)
 		}
 	})
-	return timer
+	return run.timer
 }
 
 // left is how long it may still be idle.
@@ -235,7 +235,7 @@ func (r *Relay) left() time.Duration {
 }
 
 // rearm sets the timer to when the run is idle for too long. It reports whether it is already.
-func (r *Relay) rearm(run *relayRun, timer *time.Timer) bool {
+func (r *Relay) rearm(run *relayRun) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.current != run {
@@ -243,7 +243,7 @@ func (r *Relay) rearm(run *relayRun, timer *time.Timer) bool {
 	}
 	left := r.left()
 	if left > 0 {
-		timer.Reset(left)
+		run.timer.Reset(left)
 	}
 	return left <= 0
 }
