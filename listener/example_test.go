@@ -126,3 +126,38 @@ func ExampleListener_WaitConns() {
 	// cut: 1
 	// open: 0
 }
+
+// A relay that is stopped, and goes on: between the two, the connections could have been handed to another process.
+func ExampleRelay() {
+	client, a := net.Pipe()
+	b, upstream := net.Pipe()
+	relay := listener.NewRelay(a, b)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- relay.Run(ctx) }()
+	var word string
+	go fmt.Fprintln(client, "one")
+	fmt.Fscanln(upstream, &word)
+	fmt.Println(word)
+	cancel()
+	fmt.Println(<-ended)
+
+	relay, err := listener.RestoreRelay(a, b, relay.State())
+	if err != nil {
+		log.Fatal(err)
+	}
+	go func() { ended <- relay.Run(context.Background()) }()
+	go fmt.Fprintln(client, "two")
+	fmt.Fscanln(upstream, &word)
+	fmt.Println(word)
+	client.Close()
+	fmt.Println(<-ended)
+	fmt.Println(relay.Passed())
+	// Output:
+	// one
+	// read interrupted
+	// two
+	// <nil>
+	// 8 0
+}

@@ -50,8 +50,9 @@ type Relay struct {
 
 // relayRun is one call of Run. What wants to stop it may come too late, and must not stop the next one.
 type relayRun struct {
-	reason error // why it is stopped; nil if it is not
-	reset  [2]bool
+	reason error       // why it is stopped; nil if it is not
+	reset  [2]bool     // cut
+	timer  *time.Timer // of IdleTimeout; nil if it has none
 }
 
 // NewRelay makes a Relay between a and b. They stay the caller's to close.
@@ -109,8 +110,8 @@ func (r *Relay) Passed() (aToB, bToA int64) { return r.ways[0].passed.Load(), r.
 //   - [ErrInterrupted] if ctx has ended, or Conn.Interrupt was called of a connection, before that: nothing is lost, and Run may be called
 //     again, or the connections be handed on with State;
 //   - [ErrIdle];
-//   - the error of the connection that failed. If it could not be read any more, the other one was reset, so that its peer does not take
-//     what it got for the whole; if it could not be written any more, what it still had to say has been passed on.
+//   - the error of the connection that failed. What it still had to say has been passed on; if that was not the whole, the other one was
+//     reset, so that its peer does not take it for that.
 //
 // When it returns, nothing of it runs any more, and both connections have no deadlines. The caller closes them. It runs one direction itself, and has
 // a goroutine for the other one.
@@ -179,6 +180,13 @@ func (r *Relay) stop(run *relayRun, reason error) {
 	}
 }
 
+// cut has the run end with a reset of a connection, whose peer has not got all there was for it.
+func (r *Relay) cut(run *relayRun, end int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	run.reset[end] = true
+}
+
 // timedOut stops a run because reading or writing a connection ended at a deadline: stop's, that of Conn.Interrupt, or one that is
 // nobody's business while Run is under way.
 func (r *Relay) timedOut(run *relayRun, conn net.Conn, err error) {
@@ -218,15 +226,14 @@ func (r *Relay) end(run *relayRun) error {
 
 // watch stops a run that is idle for too long.
 func (r *Relay) watch(run *relayRun) *time.Timer {
-	r.mu.Lock() // until timer is set
+	r.mu.Lock() // until run has its timer
 	defer r.mu.Unlock()
-	var timer *time.Timer
-	timer = time.AfterFunc(max(r.left(), 0), func() {
-		if r.rearm(run, timer) {
+	run.timer = time.AfterFunc(max(r.left(), 0), func() {
+		if r.rearm(run) {
 			r.stop(run, ErrIdle)
 		}
 	})
-	return timer
+	return run.timer
 }
 
 // left is how long it may still be idle.
@@ -235,7 +242,7 @@ func (r *Relay) left() time.Duration {
 }
 
 // rearm sets the timer to when the run is idle for too long. It reports whether it is already.
-func (r *Relay) rearm(run *relayRun, timer *time.Timer) bool {
+func (r *Relay) rearm(run *relayRun) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.current != run {
@@ -243,7 +250,7 @@ func (r *Relay) rearm(run *relayRun, timer *time.Timer) bool {
 	}
 	left := r.left()
 	if left > 0 {
-		timer.Reset(left)
+		run.timer.Reset(left)
 	}
 	return left <= 0
 }

@@ -154,7 +154,7 @@ func (w *way) cannotRead(run *relayRun, err error) {
 		return
 	}
 	if !errors.Is(err, net.ErrClosed) { // by this process
-		run.reset[1-w.index] = true
+		w.relay.cut(run, 1-w.index)
 	}
 	w.relay.stop(run, err)
 }
@@ -168,8 +168,11 @@ func (w *way) cannotWrite(run *relayRun, err error) {
 	w.ended = true
 	w.splicer.discard()
 	w.drop()
-	if errors.Is(err, net.ErrClosed) {
+	switch {
+	case errors.Is(err, net.ErrClosed):
 		w.relay.stop(run, err)
+	case !errors.Is(err, syscall.EPIPE): // see finish, which may have come too early
+		w.relay.cut(run, w.index)
 	}
 }
 

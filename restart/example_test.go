@@ -5,8 +5,11 @@ import (
 	"errors"
 	"expvar"
 	"log"
+	"net"
 	"net/http"
+	"time"
 
+	"github.com/segue-go/segue/listener"
 	"github.com/segue-go/segue/restart"
 )
 
@@ -34,6 +37,34 @@ func ExampleObserver() {
 		log.Fatal(err)
 	}
 	generation.HTTP(ln, &http.Server{})
+	if err := generation.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A TCP proxy whose connections move with each upgrade, the client's and its upstream's together.
+func ExampleGeneration_Relays() {
+	generation, err := restart.New(restart.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ln, err := generation.Listen(context.Background(), "proxy", "tcp", ":7000")
+	if err != nil {
+		log.Fatal(err)
+	}
+	pairs := generation.Relays("pair", restart.RelayOptions{IdleTimeout: time.Hour})
+	generation.Conns(ln, func(ctx context.Context, client *listener.Conn) {
+		dialed, err := net.DialTimeout("tcp", "127.0.0.1:6379", 5*time.Second)
+		if err != nil {
+			return
+		}
+		upstream, err := generation.Own(dialed)
+		if err != nil {
+			_ = dialed.Close()
+			return
+		}
+		pairs.Serve(ctx, client, upstream)
+	})
 	if err := generation.Run(context.Background()); err != nil {
 		log.Fatal(err)
 	}

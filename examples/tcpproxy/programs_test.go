@@ -57,7 +57,7 @@ func TestRedisBenchmarkNoticesNothing(t *testing.T) {
 	chain.Daemon(t, exec.Command(server, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()),
 		chain.Accepts("127.0.0.1:"+port), syscall.SIGTERM)
 	outputs := through(t, port, 50, func(proxyPort string) *chain.Load {
-		return chain.Run(t, nil, benchmark, "-h", "127.0.0.1", "-p", proxyPort, "-c", "50", "-n", "100000",
+		return chain.Run(t, nil, benchmark, "-h", "127.0.0.1", "-p", proxyPort, "-c", "50", "-n", strconv.Itoa(100_000/slowdown),
 			"-t", "set,get,lpush", "-d", "1000", "-q")
 	})
 	results := regexp.MustCompile(`(?m)^(SET|GET|LPUSH): [0-9.]+ requests per second`)

@@ -51,3 +51,25 @@ func AwaitClients(t testing.TB, address string, n int) []string {
 		}
 	}
 }
+
+// Descriptors counts what the generation that serves has open, by what it is ("socket", "pipe", "anon_inode").
+func (c *Chain) Descriptors() map[string]int {
+	c.t.Helper()
+	pid, err := c.PID()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	dir := fmt.Sprintf("/proc/%d/fd/", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	count := make(map[string]int)
+	for _, entry := range entries {
+		if target, err := os.Readlink(dir + entry.Name()); err == nil {
+			kind, _, _ := strings.Cut(target, ":")
+			count[kind]++
+		}
+	}
+	return count
+}
