@@ -21,6 +21,8 @@ var (
 	ErrTakeoverDenied = errors.New("takeover denied")
 	// ErrPreflight says that Options.Preflight refused.
 	ErrPreflight = errors.New("preflight failed")
+	// ErrPanicked says that Options.Preflight or a Codec's Encode panicked.
+	ErrPanicked = errors.New("service panicked")
 	// ErrSpawn says that no successor could be started: binary missing, not executable, of another architecture.
 	ErrSpawn = errors.New("cannot start successor")
 	// ErrSuccessorExited says that the successor died before the commit.

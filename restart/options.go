@@ -21,6 +21,10 @@ const (
 	DefaultPingTimeout    = time.Second
 )
 
+// maxSocketPath is the longest Options.Socket. An address has room for 107 bytes (unix(7)), and each socket is made under a longer
+// name first: temporaryName.
+const maxSocketPath = 107 - len(".-4194304") // the largest pid: proc(5), pid_max
+
 // MaxProbation is the longest Options.Probation.
 const MaxProbation = time.Hour
 
@@ -40,8 +44,8 @@ type Options struct {
 	// Socket is the path of a Unix socket at which a process that something else started (a service manager, an operator)
 	// takes over from the serving generation: it is New, with the same Socket, that does. Its uid must be that of this
 	// process, root's, or in AllowUIDs, and it must be able to read the token file beside the socket (Socket + ".token",
-	// mode 0600). The socket has mode 0600, too, or 0666 with AllowUIDs. Empty means that nobody can. Linux only; elsewhere New fails with errors.ErrUnsupported. A relative path is
-	// relative to the working directory at New.
+	// mode 0600). The socket has mode 0600, too, or 0666 with AllowUIDs. Empty means that nobody can. Linux only; elsewhere New fails with
+	// errors.ErrUnsupported. A relative path is relative to the working directory at New; with that it has 98 bytes at most.
 	Socket    string
 	AllowUIDs []int
 
@@ -134,6 +138,9 @@ func (o Options) resolved() (Options, error) {
 	}
 	if o.Socket != "" && !canTakeOver {
 		return o, fmt.Errorf("%w: Socket %q: %w", ErrOptions, o.Socket, errors.ErrUnsupported)
+	}
+	if len(o.Socket) > maxSocketPath {
+		return o, fmt.Errorf("%w: Socket %q has %d bytes, want %d at most", ErrOptions, o.Socket, len(o.Socket), maxSocketPath)
 	}
 	return o, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +40,15 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 	} {
 		if _, err := options.resolved(); !errors.Is(err, ErrOptions) {
 			t.Errorf("negative %s: want ErrOptions, have %v", name, err)
+		}
+	}
+	if canTakeOver {
+		longest := "/" + strings.Repeat("s", maxSocketPath-1)
+		if _, err := (Options{Socket: longest}).resolved(); err != nil {
+			t.Errorf("path of %d bytes: %v", len(longest), err)
+		}
+		if _, err := (Options{Socket: longest + "s"}).resolved(); !errors.Is(err, ErrOptions) {
+			t.Errorf("path of %d bytes: want ErrOptions, have %v", len(longest)+1, err)
 		}
 	}
 	have, err := Options{Probation: -1, Drain: -5}.resolved()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/segue-go/segue/handoff"
 )
@@ -156,11 +157,22 @@ func (g *Generation) bounded(ctx context.Context, f func(context.Context) error)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: no answer after %v", ErrUpgradeTimeout, timeout))
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
+	go func() { done <- g.recovered(ctx, f) }()
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// recovered calls f. A panic in what an upgrade asks of the service ends the upgrade, not the generation that serves.
+func (g *Generation) recovered(ctx context.Context, f func(context.Context) error) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			g.log.Error("an upgrade made the service panic", "panic", value, "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: %v", ErrPanicked, value)
+		}
+	}()
+	return f(ctx)
 }
