@@ -83,7 +83,7 @@ func TestWrkNoticesNothing(t *testing.T) {
 func TestH2loadNoticesNothing(t *testing.T) {
 	h2load := chain.Find(t, "h2load", "nghttp2-client")
 	c := start(t, "-upstream", startNginx(t))
-	const requests = 100_000 / slowdown
+	const requests = 20_000 / slowdown
 	l := chain.Run(t, nil, h2load, "--h1", "-n", strconv.Itoa(requests), "-c", "50", "-t", "1", "http://"+c.Addr+"/index.html")
 	for generation := 2; generation <= upgrades+1; generation++ {
 		chain.AwaitClients(t, c.Addr, 50)

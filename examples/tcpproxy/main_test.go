@@ -70,7 +70,9 @@ func TestInvariant5BothSidesMoveWhileBytesFlow(t *testing.T) {
 		mark := c.Mark()
 		c.Upgrade(generation)
 		c.Await(mark, fmt.Sprintf(`msg="connections moved" .*(moved=%d) `, 2*connections))
-		tr.progress()
+		if generation%5 == 0 { // until each of so many that fill the machine has got something, it takes seconds
+			tr.progress()
+		}
 	}
 	tr.end()
 }
@@ -97,7 +99,6 @@ func TestInvariant2SuccessorsThatDieCostNoConnection(t *testing.T) {
 			} else {
 				outcomes["before"]++
 			}
-			tr.progress()
 		}
 		if err := os.Remove(fault); err != nil {
 			t.Fatal(err)
