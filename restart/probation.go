@@ -17,6 +17,7 @@ type probation struct {
 	asked   bool         // for the commit
 	silence *time.Timer  // until the predecessor's silence makes this generation accept beside it
 	serving bool         // committed, or promoted by the predecessor's death
+	mute    bool         // an answer could not be sent: none can
 	healthy <-chan error // the end of probing; nil before GRANT and after
 	adopter adopter
 }
@@ -61,7 +62,7 @@ func (p *probation) run(ctx context.Context) error {
 			} else if ctx.Err() != nil {
 				p.hearOut(ctx, in.message)
 			} else if err := p.handle(ctx, in.message); err != nil && p.serving && ctx.Err() != nil {
-				continue // an answer that could not be sent any more is no breach of the protocol
+				p.mute = true // an answer that could not be sent any more is no breach of the protocol
 			} else if err != nil {
 				if err := p.misled(err); err != nil {
 					return err
@@ -183,11 +184,12 @@ func (p *probation) misled(cause error) error {
 }
 
 // part ends the conversation with a predecessor that still drains, because this generation stops. What was acknowledged is served here,
-// for its GRANT is on its way, and nobody else would have it. The end of the session tells the predecessor to keep the rest.
+// for its GRANT is on its way, and nobody else would have it. The predecessor has to know that the commit was heard of, too: it takes
+// an end of the session before that for a death, and serves on. After that it keeps the rest.
 func (p *probation) part(ctx context.Context, incoming <-chan received) {
 	patience := time.NewTimer(byeTimeout)
 	defer patience.Stop()
-	for late := false; !late && !p.predecessor.hasGone() && len(p.adopter.pending) > 0; {
+	for late := false; !late && !p.predecessor.hasGone() && (len(p.adopter.pending) > 0 || p.adopter.ledger != nil); {
 		select {
 		case in := <-incoming:
 			if in.err != nil {
@@ -203,10 +205,16 @@ func (p *probation) part(ctx context.Context, incoming <-chan received) {
 	p.predecessorWent()
 }
 
-// hearOut acts on a message that needs no answer any more.
+// hearOut acts on a message to a generation that stops. It takes no more connections.
 func (p *probation) hearOut(ctx context.Context, message handoff.Message) {
 	switch message := message.(type) {
 	case *handoff.Ping:
+		if p.mute {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+		defer cancel()
+		p.mute = p.send(ctx, &handoff.Pong{Number: message.Number}) != nil
 	case *handoff.Offer:
 		_ = message.Close()
 	default:

@@ -29,7 +29,7 @@ func commitByScript(ctx context.Context, session *handoff.Session) error {
 		case *handoff.Pong:
 			err = session.Send(ctx, &handoff.Grant{})
 		case *handoff.Commit:
-			return errors.Join(session.Send(ctx, &handoff.Committed{}), session.Send(ctx, &handoff.Grant{}))
+			return session.Send(ctx, &handoff.Committed{})
 		default:
 			return handoff.Unexpected("READY, PONG or COMMIT", message)
 		}
@@ -65,7 +65,7 @@ func TestInvariant3StopWhileConnectionsMove(t *testing.T) {
 	}
 	g.HTTP(ln, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") })})
 	successor := runTwin(t, g)
-	if err := commitByScript(ctx, c.predecessor); err != nil {
+	if err := errors.Join(commitByScript(ctx, c.predecessor), c.predecessor.Send(ctx, &handoff.Grant{})); err != nil {
 		t.Fatal(err)
 	}
 
@@ -133,5 +133,57 @@ func TestInvariant3StopWhileConnectionsMove(t *testing.T) {
 	}
 	_ = response.Body.Close()
 	_ = client.Close() // the answer may have come before the drain began, which announces the end
+	<-left
+}
+
+// A successor that is told to stop as soon as it is committed tells its predecessor first that it has heard of the commit, which would
+// take over again otherwise.
+func TestInvariant2StopRightAfterTheCommit(t *testing.T) {
+	g, c := newTwin(t), newConversation(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	escrow, err := newEscrow()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer escrow.close()
+	offers := handoff.Offers([]handoff.Entry{escrow.entry()})
+	scripted := make(chan error, 1)
+	go func() {
+		_, err := c.predecessor.Receive(ctx)
+		if err == nil {
+			err = c.predecessor.Send(ctx, &handoff.Welcome{Version: 1, Capabilities: append(firstCapabilities, handoff.CapabilityEscrow), Generation: 2, PID: 4711})
+		}
+		if err == nil {
+			offers[0].Token, err = c.tokens.Issue()
+		}
+		if err == nil {
+			err = offerAll(ctx, c.predecessor, offers...)
+		}
+		scripted <- err
+	}()
+	if err := errors.Join(g.inherit(c.successor, c.token), <-scripted); err != nil {
+		t.Fatal(err)
+	}
+	successor := runTwin(t, g)
+	if err := commitByScript(ctx, c.predecessor); err != nil {
+		t.Fatal(err)
+	}
+	<-successor.Serving()
+	left := make(chan struct{})
+	go func() { defer close(left); successor.leave() }()
+	if err := c.predecessor.Send(ctx, &handoff.Ping{Number: confirmingPing}); err != nil {
+		t.Fatal(err)
+	}
+	message, err := c.predecessor.Receive(ctx)
+	if pong, ok := message.(*handoff.Pong); !ok || pong.Number != confirmingPing {
+		t.Fatalf("want the answer to the PING, have %v, %v", message, err)
+	}
+	if err := c.predecessor.Send(ctx, &handoff.Grant{}); err != nil {
+		t.Fatal(err)
+	}
+	if message, err := c.predecessor.Receive(ctx); !isGone(err) {
+		t.Fatalf("want the end of the session, have %v, %v", message, err)
+	}
 	<-left
 }
