@@ -183,15 +183,19 @@ func (p *Pool) watchLocked() {
 	}
 }
 
-// expire sends those away that have waited too long.
+// expire sends those away that have waited too long. They may have stood in the way of others for which there is a place.
 func (p *Pool) expire() {
 	p.mu.Lock()
 	late := p.queue.Expire()
+	next, link := p.advanceLocked(), p.link
 	p.watched = false
 	p.watchLocked()
 	p.mu.Unlock()
 	for _, h := range late {
 		p.resolve(h, p.failure(ErrWouldBlock, errNoPlace))
+	}
+	for _, h := range next {
+		link.offer(h)
 	}
 }
 
