@@ -137,6 +137,7 @@ func (p *Pool) resolve(h *handover, err error) {
 			return
 		}
 		err = p.failure(ErrUnavailable, err)
+	case isRefused && refused.Reason == ReasonIdentity: // its client has hung up
 	case isRefused && !errors.Is(err, errNoSession):
 		p.Policy.Failed(p.Path, err)
 	}
