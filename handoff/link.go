@@ -71,6 +71,13 @@ func (l *link) offer(h *handover) {
 		l.pool.resolve(h, err)
 		return
 	}
+	// Before the end of the link can tell the caller that the client is its own.
+	if err := h.client.announce(token); err != nil {
+		l.pool.tokens.Revoke(token)
+		l.settle(1)
+		l.pool.resolve(h, l.pool.failure(ErrSendFailed, err))
+		return
+	}
 	id := l.offers.Add(1)
 	// The ack can be faster than this goroutine.
 	if err := l.acks.Register(id, token, h); err != nil {
@@ -84,10 +91,6 @@ func (l *link) offer(h *handover) {
 		return
 	}
 	l.watchOver()
-	if err := h.client.announce(token); err != nil {
-		l.abandon(id, l.pool.failure(ErrSendFailed, err))
-		return
-	}
 	message := &Offer{
 		ID: id, Token: token, Count: 1, Correlation: h.client.Correlation, Relay: h.client.Relay,
 		Entries: []Entry{{ID: 1, Kind: kindConnection, Name: h.client.Service, Described: true}},

@@ -137,6 +137,7 @@ func (p *Pool) resolve(h *handover, err error) {
 			return
 		}
 		err = p.failure(ErrUnavailable, err)
+	case isRefused && refused.Reason == ReasonIdentity: // its client has hung up
 	case isRefused && !errors.Is(err, errNoSession):
 		p.Policy.Failed(p.Path, err)
 	}
@@ -183,15 +184,19 @@ func (p *Pool) watchLocked() {
 	}
 }
 
-// expire sends those away that have waited too long.
+// expire sends those away that have waited too long. They may have stood in the way of others for which there is a place.
 func (p *Pool) expire() {
 	p.mu.Lock()
 	late := p.queue.Expire()
+	next, link := p.advanceLocked(), p.link
 	p.watched = false
 	p.watchLocked()
 	p.mu.Unlock()
 	for _, h := range late {
 		p.resolve(h, p.failure(ErrWouldBlock, errNoPlace))
+	}
+	for _, h := range next {
+		link.offer(h)
 	}
 }
 

@@ -40,7 +40,7 @@ func (s *stream) await(ctx context.Context) error {
 	if s.first < s.last {
 		return nil
 	}
-	return s.fill(ctx, time.Time{})
+	return s.fill(ctx, time.Time{}, readAhead)
 }
 
 // settle fails with ErrDescriptorCount if all is read that descriptors came with, and no offer has claimed them.
@@ -67,16 +67,27 @@ func (s *stream) read(ctx context.Context, p []byte) error {
 		if s.until.IsZero() {
 			s.until = time.Now().Add(s.patience)
 		}
-		if err := s.fill(ctx, s.until); err != nil {
+		if err := s.fill(ctx, s.until, s.ahead(len(p))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fill replaces what was read.
-func (s *stream) fill(ctx context.Context, until time.Time) error {
-	n, descriptors, err := s.receiver.Some(ctx, until, ErrFrameTimeout, s.buffer)
+// ahead is how many bytes may be read if n are wanted: while descriptors wait for the rest of their token, those of the next offer must not come
+// along with it.
+func (s *stream) ahead(n int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unclaimed.Len() > 0 {
+		return min(n, readAhead)
+	}
+	return readAhead
+}
+
+// fill replaces what was read by n bytes at most.
+func (s *stream) fill(ctx context.Context, until time.Time, n int) error {
+	n, descriptors, err := s.receiver.Some(ctx, until, ErrFrameTimeout, s.buffer[:n])
 	if err != nil {
 		return err
 	}
