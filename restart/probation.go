@@ -159,6 +159,8 @@ func (p *probation) sessionEnded(cause error) error {
 		if err := p.adopter.grantAll(); err != nil {
 			p.log.Warn("cannot adopt connections", "error", err)
 		}
+	} else {
+		p.log.Warn("predecessor cannot be understood any more", "error", cause)
 	}
 	p.adopter.drop()
 	if !p.serving {
