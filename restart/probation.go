@@ -94,7 +94,7 @@ func (p *probation) run(ctx context.Context) error {
 // handle acts on one message. Its errors are breaches of the protocol, or the predecessor's decision to roll back.
 func (p *probation) handle(ctx context.Context, message handoff.Message) error {
 	if ping, ok := message.(*handoff.Ping); ok {
-		return p.send(ctx, &handoff.Pong{Number: ping.Number, Credit: p.adopter.budget.credit()})
+		return p.answer(ctx, ping, p.adopter.budget.credit())
 	}
 	if p.serving {
 		return p.handleServing(ctx, message)
@@ -211,12 +211,7 @@ func (p *probation) part(ctx context.Context, incoming <-chan received) {
 func (p *probation) hearOut(ctx context.Context, message handoff.Message) {
 	switch message := message.(type) {
 	case *handoff.Ping:
-		if p.mute {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
-		defer cancel()
-		p.mute = p.send(ctx, &handoff.Pong{Number: message.Number}) != nil
+		_ = p.answer(ctx, message, 0) // there is nothing that it could change any more
 	case *handoff.Offer:
 		_ = message.Close()
 	default:
@@ -224,6 +219,21 @@ func (p *probation) hearOut(ctx context.Context, message handoff.Message) {
 			_ = p.misled(err) // nil for a generation that serves
 		}
 	}
+}
+
+// answer answers a PING. A generation that serves does so also when it is told to stop in that moment: see part.
+func (p *probation) answer(ctx context.Context, ping *handoff.Ping, credit uint32) error {
+	if p.mute {
+		return nil
+	}
+	if p.serving {
+		bounded, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), byeTimeout, handoff.ErrWouldBlock)
+		defer cancel()
+		ctx = bounded
+	}
+	err := p.send(ctx, &handoff.Pong{Number: ping.Number, Credit: credit})
+	p.mute = err != nil
+	return err
 }
 
 // giveUp stops accepting and tells the predecessor to take over again.

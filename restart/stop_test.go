@@ -187,3 +187,21 @@ func TestInvariant2StopRightAfterTheCommit(t *testing.T) {
 	}
 	<-left
 }
+
+// It does so if it is told to stop between its hearing of a PING and its answer, too.
+func TestInvariant2StopBetweenPingAndPong(t *testing.T) {
+	g, c := newTwin(t), newConversation(t)
+	g.predecessor = &predecessor{session: handoff.NewSession(c.successor)}
+	p := &probation{Generation: g, serving: true, adopter: adopter{budget: budget{measure: measureDescriptors}}}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if err := p.handle(stopped, &handoff.Ping{Number: confirmingPing}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	message, err := c.predecessor.Receive(ctx)
+	if pong, ok := message.(*handoff.Pong); !ok || pong.Number != confirmingPing {
+		t.Errorf("want the answer to the PING, have %v, %v", message, err)
+	}
+}
