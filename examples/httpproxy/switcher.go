@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -57,11 +58,16 @@ func (s *switcher) RoundTrip(r *http.Request) (*http.Response, error) {
 		_ = dialed.Close()
 		return nil, err
 	}
+	stop := context.AfterFunc(r.Context(), func() { _ = conn.Close() }) // the client has gone
 	response, err := s.ask(r, conn)
-	if _, ok := errors.AsType[*switched](err); err != nil && !ok {
+	if err == nil {
+		response.Body = &ownBody{response.Body, conn, stop} // as any other answer
+		return response, nil
+	}
+	if _, ok := errors.AsType[*switched](err); !stop() || !ok {
 		_ = conn.Close()
 	}
-	return response, err
+	return nil, err
 }
 
 // ask sends the request and reads the header of the answer.
@@ -82,7 +88,6 @@ func (s *switcher) ask(r *http.Request, conn *listener.Conn) (*http.Response, er
 	_ = conn.SetDeadline(time.Time{})
 	if response.StatusCode != http.StatusSwitchingProtocols {
 		limited.N = 1<<63 - 1
-		response.Body = &ownBody{response.Body, conn} // as any other answer
 		return response, nil
 	}
 	if have, want := response.Header.Get("Upgrade"), r.Header.Get("Upgrade"); !strings.EqualFold(have, want) {
@@ -105,13 +110,17 @@ func readFinal(reader *bufio.Reader, r *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("more than %d interim answers", maxInterim)
 }
 
-// ownBody is a body whose connection ends with it.
+// ownBody is a body whose connection ends with it, whether or not all of it was read.
 type ownBody struct {
-	io.ReadCloser
+	io.Reader
 	conn net.Conn
+	stop func() bool
 }
 
-func (b *ownBody) Close() error { return errors.Join(b.ReadCloser.Close(), b.conn.Close()) }
+func (b *ownBody) Close() error {
+	b.stop()
+	return b.conn.Close()
+}
 
 // relay tells the client of the switch, and relays until the end, or until the successor does. R is the request to the upstream.
 func (s *switcher) relay(w http.ResponseWriter, r *http.Request, to *switched) {
