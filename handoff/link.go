@@ -184,7 +184,7 @@ func (l *link) run() (again bool) {
 	}
 	l.fence(err)
 	l.finish()
-	return l.useful || errors.Is(l.cause, errLeaving)
+	return l.useful
 }
 
 func (l *link) hear(message Message) error {
