@@ -79,6 +79,7 @@ func unixConn(conn net.Conn) (*net.UnixConn, error) {
 
 // serve answers the offers of one session.
 func (b *Backend) serve(ctx context.Context, s *Session) error {
+	defer s.Close() // and descriptors that were read ahead
 	s.broker()
 	greeting, cancel := context.WithTimeoutCause(ctx, greetTimeout, ErrFrameTimeout)
 	defer cancel()

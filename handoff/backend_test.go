@@ -233,6 +233,10 @@ func TestInvariant4And7HostileFronts(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, ErrUnexpectedMessage},
+		{"message out of place before a descriptor", func(t *testing.T, session *Session) {
+			frame, _, _, _ := session.encode(&Grant{})
+			sendBytes(t, session.conn, append(frame, 0), fd)
+		}, ErrUnexpectedMessage},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := openDescriptors(t)

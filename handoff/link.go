@@ -184,7 +184,7 @@ func (l *link) run() (again bool) {
 	}
 	l.fence(err)
 	l.finish()
-	return l.useful || errors.Is(l.cause, errLeaving)
+	return l.useful
 }
 
 func (l *link) hear(message Message) error {
@@ -221,16 +221,19 @@ func (l *link) acked(ack *Ack) error {
 		l.spoilt = append(l.spoilt, h)
 		return err
 	}
+	var fate error
+	if result := ack.Results[0]; !result.Accepted {
+		fate = &RefusedError{Sentinel: ErrRefused, Reason: result.Reason, Detail: result.Detail}
+		if result.Reason == ReasonStopped {
+			l.fence(errLeaving) // it is about to say BYE
+		}
+	}
 	// A late one counts, too, if it was in the queue before the fence: this process may be the one that was late.
 	l.pool.mu.Lock()
 	l.credit, l.useful = bounded32(ack.Credit), true
 	next := l.settleLocked(1)
 	l.pool.mu.Unlock()
 	l.offerAll(next)
-	var fate error
-	if result := ack.Results[0]; !result.Accepted {
-		fate = &RefusedError{Sentinel: ErrRefused, Reason: result.Reason, Detail: result.Detail}
-	}
 	l.pool.resolve(h, fate)
 	return nil
 }

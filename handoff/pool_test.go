@@ -315,8 +315,8 @@ func TestPoolGoesOnWithTheNextOfABackendThatLeaves(t *testing.T) {
 	leaving.say(accepted(leaving.offer(), 10))
 	refused := leaving.offer()
 	leaving.say(&Ack{Offer: refused.ID, Results: []Result{{ID: 1, Reason: ReasonStopped}}, Token: refused.Token, Correlation: refused.Correlation})
-	leaving.say(&Bye{})
-	leaving.Close() // with an offer that it has not read
+	_ = leaving.Send(bounded(t), &Bye{}) // it has perhaps been understood already
+	leaving.Close()                      // with an offer that it has not read
 	next := greet(10)
 	for range 2 {
 		next.say(accepted(next.offer(), 10))

@@ -115,8 +115,17 @@ func (c *Conn) CloseWrite() error {
 // LocalAddr returns the address of this end.
 func (c *Conn) LocalAddr() net.Addr { return c.inner.LocalAddr() }
 
-// RemoteAddr returns the address of the other end.
-func (c *Conn) RemoteAddr() net.Addr { return c.inner.RemoteAddr() }
+// RemoteAddr returns the address of the other end. It is never nil, but says nothing of a peer that had cut the connection before it was
+// adopted: the kernel has forgotten it.
+func (c *Conn) RemoteAddr() net.Addr {
+	if addr := c.inner.RemoteAddr(); addr != nil {
+		return addr
+	}
+	if network := c.LocalAddr().Network(); network != "tcp" {
+		return &net.UnixAddr{Net: network}
+	}
+	return &net.TCPAddr{}
+}
 
 // SetDeadline sets the deadlines for reading and writing, like [net.Conn].
 func (c *Conn) SetDeadline(t time.Time) error {

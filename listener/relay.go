@@ -46,12 +46,12 @@ type Relay struct {
 
 	mu      sync.Mutex
 	current *relayRun // nil: none
+	reset   [2]bool   // cut: at the end of the Run that is not interrupted
 }
 
 // relayRun is one call of Run. What wants to stop it may come too late, and must not stop the next one.
 type relayRun struct {
 	reason error       // why it is stopped; nil if it is not
-	reset  [2]bool     // cut
 	timer  *time.Timer // of IdleTimeout; nil if it has none
 }
 
@@ -69,6 +69,7 @@ type relayState struct {
 	Passed [2]int64      `cbor:"1,keyasint"`
 	Ended  [2]bool       `cbor:"2,keyasint"`
 	Idle   time.Duration `cbor:"3,keyasint,omitempty"` // ns
+	Reset  [2]bool       `cbor:"4,keyasint,omitzero"`
 }
 
 // RestoreRelay makes the Relay that State was called of, between the same connections in the same order. It fails with
@@ -86,14 +87,14 @@ func RestoreRelay(a, b net.Conn, state []byte) (*Relay, error) {
 		r.ways[i].passed.Store(s.Passed[i])
 		r.ways[i].ended = s.Ended[i]
 	}
-	r.idle = s.Idle
+	r.idle, r.reset = s.Idle, s.Reset
 	return r, nil
 }
 
 // State returns what RestoreRelay needs in the process that the connections are handed on to: some tens of bytes. What Run has read
 // and not written is not in it, but with the connections. Call it when Run is not under way.
 func (r *Relay) State() []byte {
-	s := relayState{Idle: r.idle}
+	s := relayState{Idle: r.idle, Reset: r.reset}
 	for i := range r.ways {
 		s.Passed[i], s.Ended[i] = r.ways[i].passed.Load(), r.ways[i].ended
 	}
@@ -180,11 +181,17 @@ func (r *Relay) stop(run *relayRun, reason error) {
 	}
 }
 
-// cut has the run end with a reset of a connection, whose peer has not got all there was for it.
-func (r *Relay) cut(run *relayRun, end int) {
+// cut has the relay end with a reset of a connection, whose peer has not got all there was for it.
+func (r *Relay) cut(end int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	run.reset[end] = true
+	r.reset[end] = true
+}
+
+func (r *Relay) isCut(end int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reset[end]
 }
 
 // timedOut stops a run because reading or writing a connection ended at a deadline: stop's, that of Conn.Interrupt, or one that is
@@ -217,7 +224,7 @@ func (r *Relay) end(run *relayRun) error {
 			c.boundary.hold(false)
 		}
 		_ = end.SetDeadline(time.Time{})
-		if run.reset[i] {
+		if r.reset[i] && !errors.Is(err, ErrInterrupted) {
 			abort(end)
 		}
 	}

@@ -134,6 +134,9 @@ func (w *way) finish(run *relayRun) {
 	opposite.mu.Lock()
 	err := opposite.broken
 	opposite.mu.Unlock()
+	if err == nil && w.relay.isCut(1-w.index) { // a Run that was interrupted was told
+		err = syscall.ECONNRESET
+	}
 	if err != nil && !errors.Is(err, syscall.EPIPE) {
 		w.cannotRead(run, err)
 		return
@@ -154,7 +157,7 @@ func (w *way) cannotRead(run *relayRun, err error) {
 		return
 	}
 	if !errors.Is(err, net.ErrClosed) { // by this process
-		w.relay.cut(run, 1-w.index)
+		w.relay.cut(1 - w.index)
 	}
 	w.relay.stop(run, err)
 }
@@ -172,7 +175,7 @@ func (w *way) cannotWrite(run *relayRun, err error) {
 	case errors.Is(err, net.ErrClosed):
 		w.relay.stop(run, err)
 	case !errors.Is(err, syscall.EPIPE): // see finish, which may have come too early
-		w.relay.cut(run, w.index)
+		w.relay.cut(w.index)
 	}
 }
 

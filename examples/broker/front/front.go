@@ -144,7 +144,10 @@ func (f *front) proxy(client *listener.Conn, number uint64) {
 		_, _ = io.Copy(server, client)
 		_ = server.CloseWrite()
 	})
-	_, _ = io.Copy(client, server)
+	if _, err := io.Copy(client, server); err != nil { // the client is not to take a part of an answer for the whole
+		_ = client.SetLinger(0)
+		_, _ = client.Close(), server.Close()
+	}
 	_ = client.CloseWrite()
 	_ = client.SetReadDeadline(time.Now().Add(lingering))
 	both.Wait()
