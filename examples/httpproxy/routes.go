@@ -45,6 +45,7 @@ func newRoutes(list map[string]*route) *routes {
 
 // find returns the route for a path, nil if there is none.
 func (rs *routes) find(path string) *route {
+	path = cmp.Or(path, "/") // of a request for http://host
 	for _, r := range rs.list {
 		if r.fits(path) {
 			return r
