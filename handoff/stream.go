@@ -59,17 +59,25 @@ func (s *stream) settle() error {
 // read fills p, within what is left of the patience with this frame.
 func (s *stream) read(ctx context.Context, p []byte) error {
 	for len(p) > 0 {
-		n := copy(p, s.buffer[s.first:s.last])
-		s.first += n
-		if p = p[n:]; len(p) == 0 {
+		buffered := copy(p, s.buffer[s.first:s.last])
+		s.first += buffered
+		if p = p[buffered:]; len(p) == 0 {
 			break
 		}
 		if s.until.IsZero() {
 			s.until = time.Now().Add(s.patience)
 		}
-		if err := s.fill(ctx, s.until, s.ahead(len(p))); err != nil {
+		if len(p) < readAhead {
+			if err := s.fill(ctx, s.until, s.ahead(len(p))); err != nil {
+				return err
+			}
+			continue
+		}
+		n, err := s.receive(ctx, s.until, p) // no more than is wanted, and not by way of the buffer
+		if err != nil {
 			return err
 		}
+		p = p[n:]
 	}
 	return nil
 }
@@ -87,22 +95,31 @@ func (s *stream) ahead(n int) int {
 
 // fill replaces what was read by n bytes at most.
 func (s *stream) fill(ctx context.Context, until time.Time, n int) error {
-	n, descriptors, err := s.receiver.Some(ctx, until, ErrFrameTimeout, s.buffer[:n])
+	n, err := s.receive(ctx, until, s.buffer[:n])
 	if err != nil {
 		return err
 	}
 	s.first, s.last = 0, n
+	return nil
+}
+
+// receive reads up to len(p) bytes, and keeps the descriptors that came with them.
+func (s *stream) receive(ctx context.Context, until time.Time, p []byte) (int, error) {
+	n, descriptors, err := s.receiver.Some(ctx, until, ErrFrameTimeout, p)
+	if err != nil {
+		return 0, err
+	}
 	if descriptors.Len() == 0 {
-		return nil
+		return n, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if had := s.unclaimed.Len(); had > 0 || s.closed {
 		_ = descriptors.Close()
-		return fmt.Errorf("%w: %d more than were announced", ErrDescriptorCount, descriptors.Len())
+		return 0, fmt.Errorf("%w: %d more than were announced", ErrDescriptorCount, descriptors.Len())
 	}
 	s.unclaimed = descriptors
-	return nil
+	return n, nil
 }
 
 // take returns the descriptors of an offer whose token was read. They are the caller's.

@@ -44,6 +44,7 @@ func (roommate) release()                    {}
 func lonelyOptions(t *testing.T) Options {
 	return Options{
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Probation: -1, UpgradeTimeout: 30 * time.Second,
+		PingTimeout:    10 * time.Second, // both sides share one process, which may have to wait for its turn
 		UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{},
 	}
 }
