@@ -100,9 +100,9 @@ func (p *Pool) begin() {
 // writing nothing. If it fails the connection is still the caller's, to be served by reconnect; but if Reached reports true, it is nobody's, and is to
 // be closed. (That is so on platforms other than Linux, for what a backend that lives has not acknowledged in time.)
 //
-// It returns within Wait and Deadline. The error is of ErrPolicy (Decision.Err), or a *RefusedError, or a *Failure: of ErrUnavailable,
-// ErrWouldBlock if no place came free in time, ErrDescriptorPressure if too many wait for one, ErrAckTimeout, ErrAck or ErrTokenMismatch if the
-// backend's answer makes no sense, net.ErrClosed after Close.
+// It returns within Wait and Deadline, or within three times as much if backends leave meanwhile. The error is of ErrPolicy (Decision.Err), or a
+// *RefusedError, or a *Failure: of ErrUnavailable, ErrWouldBlock if no place came free in time, ErrDescriptorPressure if too many wait for one,
+// ErrAckTimeout; ErrAck, ErrTokenMismatch or another that Session.Receive has for it if the backend's answer makes no sense; net.ErrClosed after Close.
 func (p *Pool) HandOver(client *Client) error {
 	fate := make(chan error, 1)
 	p.Offer(client, func(err error) { fate <- err })
