@@ -222,6 +222,7 @@ func openFDs(t testing.TB) []string {
 func settledFDs(t *testing.T) []string {
 	t.Helper()
 	const looks = 20
+	runtime.GC() // closes what earlier tests have dropped, which would else be closed at any time
 	have := openFDs(t)
 	for same, deadline := 0, time.Now().Add(within); same < looks && time.Now().Before(deadline); same++ {
 		time.Sleep(time.Millisecond)
