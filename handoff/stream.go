@@ -114,7 +114,7 @@ func (s *stream) receive(ctx context.Context, until time.Time, p []byte) (int, e
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if had := s.unclaimed.Len(); had > 0 || s.closed {
+	if s.unclaimed.Len() > 0 || s.closed {
 		_ = descriptors.Close()
 		return 0, fmt.Errorf("%w: %d more than were announced", ErrDescriptorCount, descriptors.Len())
 	}
