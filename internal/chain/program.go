@@ -4,6 +4,7 @@ package chain
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -30,15 +31,22 @@ func Find(t testing.TB, name, debianPackage string, patterns ...string) string {
 	return ""
 }
 
-// FreePort is a port of 127.0.0.1 that nobody listens on.
+// FreePort is a port of 127.0.0.1 that nobody listens on, and that no client of another test gets meanwhile: those are given ports from
+// 32768 on (ip_local_port_range of ip(7)).
 func FreePort(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const from, to, tries = 20000, 32768, 100
+	var err error
+	for range tries {
+		port := strconv.Itoa(from + rand.IntN(to-from))
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", port)); err == nil {
+			_ = ln.Close()
+			return port
+		}
 	}
-	defer ln.Close()
-	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+	t.Fatal(err)
+	return ""
 }
 
 // Accepts is for Daemon: a server is ready when it accepts connections.
