@@ -40,6 +40,8 @@ type boundary struct {
 	slot      *ledger.Slot // where to note what becomes of it, as long as a predecessor may take it back
 	arrival   *arrival     // adopted, and its first request here has not got its deadline yet; else nil
 	deadline  time.Time    // for reading, as the server wants it
+	limited   bool         // inner may have a deadline for reading
+	exposed   bool         // inner may get one that did not pass through here
 	residual  []byte       // to be read before what comes from the kernel
 }
 
@@ -80,7 +82,9 @@ func (c *Conn) MarkIdle() {
 	b.at, b.idle, b.deadlines = true, true, 1
 	b.ahead = true
 	b.arrival = nil
-	b.slow.Store(0)
+	if b.slow.Load() != 0 { // to store always is an expensive instruction
+		b.slow.Store(0)
+	}
 }
 
 // ClearBoundary is for the server: nothing is known of this connection's boundaries from here on, whatever is marked (it was hijacked,
@@ -106,7 +110,7 @@ const (
 	interrupted                // Interrupt was called
 )
 
-// read is Conn.Read.
+// read is Conn.Read when there is more to it than to read.
 func (b *boundary) read(c *Conn, p []byte) (int, error) {
 	for {
 		slot, tell, next := b.enter(c, len(p))
@@ -126,18 +130,25 @@ func (b *boundary) read(c *Conn, p []byte) (int, error) {
 				continue
 			}
 		}
-		if tell, next = b.leave(c, p, n, err); tell != nil {
-			tell()
-		}
-		switch next {
-		case finished:
+		if n, next, err = b.conclude(c, p, n, err); next != again {
 			return n, err
-		case gone:
-			return 0, io.EOF
-		case interrupted:
-			return 0, ErrInterrupted
 		}
 	}
+}
+
+// conclude is called after a Read that had the result n and err. It returns what the server is to see, unless it is to be done again.
+func (b *boundary) conclude(c *Conn, p []byte, n int, err error) (int, outcome, error) {
+	tell, next := b.leave(c, p, n, err)
+	if tell != nil {
+		tell()
+	}
+	switch next {
+	case gone:
+		return 0, next, io.EOF
+	case interrupted:
+		return 0, next, ErrInterrupted
+	}
+	return n, next, err
 }
 
 // readInner reads, with what was read before, by another process or by one who gave it back, in front of it. At a boundary it waits
@@ -188,6 +199,32 @@ func (b *boundary) skipNewlines(p []byte) int {
 }
 
 const maxNewlines = 4
+
+// enterQuietly is enter if all that there is to do is to read, as most of the time. If not, it does nothing, and reports so.
+func (b *boundary) enterQuietly() bool {
+	b.mu.Lock()
+	quiet := b.sink == nil && b.slot == nil && b.asked == nil && !b.woken && !b.detached.Load() &&
+		len(b.residual) == 0 && b.newlines == 0 && b.slow.Load() == 0
+	if quiet {
+		b.blocked, b.reading = b.at, true
+	}
+	b.mu.Unlock()
+	return quiet
+}
+
+// leaveQuietly is leave if nobody wanted anything during the Read that delivered p. If not, it does nothing, and reports so.
+func (b *boundary) leaveQuietly(inner stream, p []byte) bool {
+	b.mu.Lock()
+	quiet := b.asked == nil && !b.woken
+	if quiet {
+		b.blocked, b.reading = false, false
+		if len(p) > 0 {
+			b.begin(inner, p, false)
+		}
+	}
+	b.mu.Unlock()
+	return quiet
+}
 
 // enter is called before a Read of size bytes. It returns where the reader is to note what it does, and what is to be called
 // without a lock.
@@ -273,16 +310,7 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 		b.at = false // else Peek is not satisfied with less than four bytes, and sets the deadline when it is
 	}
 	b.ahead = false
-	kept := min(len(p), len(b.tail))
-	if kept < len(b.tail) {
-		// Shift what is there to make room: tail[:ntail] are the last bytes, oldest first.
-		keep := min(int(b.ntail), len(b.tail)-kept)
-		copy(b.tail[:], b.tail[int(b.ntail)-keep:b.ntail])
-		b.ntail = uint8(keep)
-	} else {
-		b.ntail = 0
-	}
-	b.ntail += uint8(copy(b.tail[b.ntail:], p[len(p)-kept:]))
+	b.remember(p)
 	if arrival := b.arrival; arrival != nil && !arrival.begun {
 		arrival.begun = true
 		// The server set it when it adopted what it took for a new connection. For the client, the time for its first request
@@ -300,32 +328,21 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 		woken = true
 	}
 	if woken {
-		_ = inner.SetReadDeadline(b.deadline)
+		_ = b.limit(inner, b.deadline)
 	}
 }
 
-// setReadDeadline notes the server's deadline, and applies it unless another one is in force just now.
-func (b *boundary) setReadDeadline(inner stream, t time.Time) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if arrival := b.arrival; arrival != nil && arrival.begun {
-		// After the header: the time for the whole request, by the same clock (net/http/server.go, readRequest).
-		if b.arrival = nil; !t.IsZero() {
-			t = t.Add(arrival.late)
-		}
+// remember keeps the end of what was delivered, oldest first.
+func (b *boundary) remember(p []byte) {
+	const most = len(b.tail)
+	if len(p) >= most {
+		b.tail, b.ntail = [most]byte(p[len(p)-most:]), uint8(most)
+		return
 	}
-	b.deadline = t
-	if b.at && b.idle {
-		if b.deadlines == 0 {
-			b.at = false
-		} else {
-			b.deadlines--
-		}
+	if excess := int(b.ntail) + len(p) - most; excess > 0 {
+		b.ntail = uint8(copy(b.tail[:], b.tail[excess:b.ntail]))
 	}
-	if b.asked != nil || b.arrival != nil || b.woken {
-		return nil
-	}
-	return inner.SetReadDeadline(t)
+	b.ntail += uint8(copy(b.tail[b.ntail:], p))
 }
 
 // skipped notes that what was read was no request: the connection is as it was, and has the deadline that it had not as long as
@@ -339,15 +356,6 @@ func (b *boundary) skipped(inner stream) {
 	b.restoreDeadline(inner)
 }
 
-// restoreDeadline ends what ask or interrupt began.
-func (b *boundary) restoreDeadline(inner stream) {
-	if b.arrival != nil && !b.arrival.begun {
-		_ = inner.SetReadDeadline(b.arrival.until)
-	} else {
-		_ = inner.SetReadDeadline(b.deadline)
-	}
-}
-
 // ask lets sink have the connection as soon as it is at a boundary. It reports whether it is at one now, as far as can be told:
 // sink is then called soon, with nil if that was wrong or no descriptor was free.
 func (b *boundary) ask(inner stream, sink Sink) (waits bool) {
@@ -358,7 +366,7 @@ func (b *boundary) ask(inner stream, sink Sink) (waits bool) {
 		return false
 	}
 	b.asked = sink
-	_ = inner.SetReadDeadline(past) // net.Conn is safe for that during a Read
+	_ = b.limit(inner, past) // net.Conn is safe for that during a Read
 	return true
 }
 

@@ -65,7 +65,20 @@ type Conn struct {
 }
 
 // Read reads from the connection, like [net.Conn]. It returns [io.EOF] once the connection was detached.
-func (c *Conn) Read(b []byte) (int, error) { return c.boundary.read(c, b) }
+func (c *Conn) Read(p []byte) (int, error) {
+	// As few calls as possible lie between the server and the kernel: after a system call, and even more after the goroutine has
+	// waited, the processor does not know where a function returns to, and each return costs as much as a lock.
+	if b := &c.boundary; b.enterQuietly() {
+		n, err := c.inner.Read(p)
+		if b.leaveQuietly(c.inner, p[:n]) {
+			return n, err
+		}
+		if n, next, err := b.conclude(c, p, n, err); next != again {
+			return n, err
+		}
+	}
+	return c.boundary.read(c, p)
+}
 
 // Write writes to the connection, like [net.Conn]. Once the connection was detached, it does nothing and reports success: what a
 // server still says then is a goodbye, and the connection is not ending.
@@ -85,6 +98,7 @@ func (c *Conn) Close() error {
 		_ = c.inner.CloseWrite()
 	}
 	err := c.inner.Close()
+	c.boundary.expose() // to set a deadline is to fail from here, and so to be tried
 	if c.boundary.detached.Load() {
 		err = nil // it was closed then
 	}
@@ -151,6 +165,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 // NetConn returned: it would count as open for ever.
 func (c *Conn) NetConn() net.Conn {
 	c.touched.Store(true)
+	c.boundary.expose()
 	return c.inner
 }
 

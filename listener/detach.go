@@ -89,6 +89,7 @@ func (b *boundary) detach(c *Conn, size int) *Detached {
 	// Not all that writes passes through Write: net.Buffers does not, nor what os.File's WriteTo does with SyscallConn. From here
 	// it fails, whoever keeps the Conn for how long. The duplicate keeps the socket open.
 	_ = c.inner.Close()
+	b.limited = true // to set a deadline is to fail, too
 	return d
 }
 
@@ -135,7 +136,7 @@ func (l *Listener) Adopt(d *Detached) error {
 	if left > 0 {
 		b.arrival.until = b.arrival.at.Add(max(left, grace))
 		if !(d.Idle && pending(c.inner)) {
-			_ = c.inner.SetReadDeadline(b.arrival.until)
+			_ = b.limit(c.inner, b.arrival.until)
 		}
 	}
 	l.conns.enter(c)

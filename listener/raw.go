@@ -33,7 +33,7 @@ func (b *boundary) interrupt(inner stream) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.woken = true
-	_ = inner.SetReadDeadline(past) // net.Conn is safe for that during a Read
+	_ = b.limit(inner, past) // net.Conn is safe for that during a Read
 }
 
 // interruption makes ErrInterrupted of the error of a copy that Interrupt ended.
@@ -137,6 +137,7 @@ func (s *Strays) Add(conn net.Conn) (*Conn, error) {
 		return nil, fmt.Errorf("%w: a %T, want a *net.TCPConn or a *net.UnixConn", ErrAdopt, conn)
 	}
 	c := newConn(inner)
+	c.boundary.limited = true // as far as is known here
 	s.conns.enter(c)
 	return c, nil
 }
@@ -179,5 +180,6 @@ func (c *Conn) abort() {
 		_ = tcp.SetLinger(0)
 	}
 	_ = c.inner.Close()
+	c.boundary.expose()
 	c.roster.leave(c)
 }
