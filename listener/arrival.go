@@ -22,6 +22,7 @@ func (l *Listener) Expect(conn net.Conn) (*Arrival, error) {
 	}
 	c := newConn(inner)
 	c.adopted = true
+	c.boundary.limited = true // as far as is known here
 	if tcp, ok := inner.(*net.TCPConn); ok {
 		if keepAlive := acceptedKeepAlive(&l.set.ListenConfig, l.inner); keepAlive != nil {
 			_ = tcp.SetKeepAliveConfig(*keepAlive) // as Accept does

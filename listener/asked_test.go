@@ -25,6 +25,16 @@ func (s *scripted) Read(p []byte) (int, error) {
 	return s.TCPConn.Read(p)
 }
 
+// scriptedConn returns a Conn whose first Read is made up, and its client.
+func scriptedConn(t *testing.T, conns *roster, first func(p []byte) (int, error)) (*Conn, net.Conn) {
+	t.Helper()
+	accepted, client := arriving(t, "tcp", "127.0.0.1:0")
+	c := newConn(&scripted{accepted.(*net.TCPConn), first})
+	conns.enter(c)
+	t.Cleanup(func() { c.Close() })
+	return c, client
+}
+
 // Whoever asks for a connection gets one answer, also if all that comes in that instant is a line end which is skipped.
 func TestAskedConnectionAnswersWhenALineEndComes(t *testing.T) {
 	for _, test := range []struct {
@@ -33,17 +43,10 @@ func TestAskedConnectionAnswersWhenALineEndComes(t *testing.T) {
 		wakes bool
 	}{{"moves", false, false}, {"stays", true, false}, {"is interrupted", true, true}} {
 		t.Run(test.name, func(t *testing.T) {
-			ln := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-			defer ln.Close()
-			client := must(net.Dial("tcp", ln.Addr().String()))(t)
-			defer client.Close()
 			var conns roster
-			inner := &scripted{TCPConn: must(ln.Accept())(t).(*net.TCPConn)}
-			c := newConn(inner)
-			conns.enter(c)
-			defer c.Close()
+			var c *Conn
 			var answers []*Detached
-			inner.first = func(p []byte) (int, error) {
+			c, _ = scriptedConn(t, &conns, func(p []byte) (int, error) {
 				asked := conns.ask(1, func(d *Detached, asked bool) {
 					if answers = append(answers, d); !asked {
 						t.Error("want the answer to a question, have a connection that came by itself")
@@ -59,7 +62,7 @@ func TestAskedConnectionAnswersWhenALineEndComes(t *testing.T) {
 					c.Interrupt()
 				}
 				return copy(p, "\r\n"), nil
-			}
+			})
 			c.boundary.newlines = maxNewlines
 			c.MarkFresh()
 			_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
@@ -82,5 +85,37 @@ func TestAskedConnectionAnswersWhenALineEndComes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Of a connection that was asked, and stays, nobody sees that it was asked.
+func TestAskedConnectionHasItsDeadlineAfterARead(t *testing.T) {
+	var conns roster
+	c, client := scriptedConn(t, &conns, func([]byte) (int, error) {
+		conns.ask(1, func(*Detached, bool) {})
+		conns.retain()
+		return 0, nil // as package net answers a Read into nothing
+	})
+	c.MarkFresh()
+	if _, err := c.Read(nil); err != nil {
+		t.Fatal(err)
+	}
+	say(t, client, "on")
+	want(t, c, "on")
+}
+
+func TestInterruptOfAConnectionThatWasAsked(t *testing.T) {
+	var conns roster
+	var c *Conn
+	c, client := scriptedConn(t, &conns, func(p []byte) (int, error) {
+		conns.ask(1, func(*Detached, bool) {})
+		c.Interrupt()
+		return copy(p, "x"), nil
+	})
+	c.MarkFresh()
+	want(t, c, "x")
+	time.AfterFunc(within, func() { client.Close() }) // else it would wait for ever
+	if _, err := c.WriteTo(io.Discard); !errors.Is(err, ErrInterrupted) {
+		t.Errorf("want ErrInterrupted, have %v", err)
 	}
 }

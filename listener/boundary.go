@@ -291,7 +291,13 @@ func (b *boundary) leave(c *Conn, p []byte, n int, err error) (tell func(), next
 		b.restoreDeadline(c.inner)
 		return tell, interrupted
 	}
-	if asked == nil || !blocked || !errors.Is(err, os.ErrDeadlineExceeded) {
+	if asked == nil {
+		return tell, finished
+	}
+	if !blocked || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if !b.woken {
+			b.restoreDeadline(c.inner)
+		}
 		return tell, finished
 	}
 	if b.sink != nil {
@@ -327,7 +333,7 @@ func (b *boundary) begin(inner stream, p []byte, woken bool) {
 		}
 		woken = true
 	}
-	if woken {
+	if woken && !b.woken {
 		_ = b.limit(inner, b.deadline)
 	}
 }

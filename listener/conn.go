@@ -3,6 +3,7 @@ package listener
 import (
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -97,13 +98,19 @@ func (c *Conn) Close() error {
 		// The kernel tells the peer of a close(2) when the last descriptor is closed, and a process that hangs may have one.
 		_ = c.inner.CloseWrite()
 	}
-	err := c.inner.Close()
-	c.boundary.expose() // to set a deadline is to fail from here, and so to be tried
+	err := c.closeInner()
 	if c.boundary.detached.Load() {
 		err = nil // it was closed then
 	}
 	// In this order: so whoever waits for the last connection to leave the roster finds its descriptor closed.
 	c.roster.leave(c)
+	return err
+}
+
+// closeInner closes this process's descriptor. To set a deadline fails from here, and so has to be tried.
+func (c *Conn) closeInner() error {
+	err := c.inner.Close()
+	c.boundary.expose()
 	return err
 }
 
@@ -199,6 +206,9 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (c *Conn) readFromInner(r io.Reader) (int64, error) {
+	if _, ok := r.(io.WriterTo); ok && !reticent(r) {
+		c.boundary.expose() // package net gives it what is inside
+	}
 	if to, ok := c.inner.(io.ReaderFrom); ok {
 		return to.ReadFrom(r)
 	}
@@ -212,6 +222,9 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	if to, ok := w.(*Conn); ok {
 		w = to.inner
 	}
+	if _, ok := w.(io.ReaderFrom); ok && !reticent(w) {
+		c.boundary.expose() // package net gives it what is inside
+	}
 	unread, err := c.writeUnread(w, noLimit)
 	if err != nil {
 		return unread, err
@@ -223,4 +236,13 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 		n, err = io.Copy(w, c.inner) // *net.UnixConn: its WriteTo is that of a PacketConn
 	}
 	return unread + n, c.boundary.interruption(c.inner, err)
+}
+
+// reticent reports whether the ReadFrom and WriteTo of end are known to do nothing with what they get but to copy.
+func reticent(end any) bool {
+	switch end.(type) {
+	case *net.TCPConn, *net.UnixConn, *os.File:
+		return true
+	}
+	return false
 }

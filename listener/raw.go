@@ -137,7 +137,7 @@ func (s *Strays) Add(conn net.Conn) (*Conn, error) {
 		return nil, fmt.Errorf("%w: a %T, want a *net.TCPConn or a *net.UnixConn", ErrAdopt, conn)
 	}
 	c := newConn(inner)
-	c.boundary.limited = true // as far as is known here
+	c.boundary.expose() // the caller may have set a deadline, and may do so again
 	s.conns.enter(c)
 	return c, nil
 }
@@ -179,7 +179,6 @@ func (c *Conn) abort() {
 	if tcp, ok := c.inner.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
-	_ = c.inner.Close()
-	c.boundary.expose()
+	_ = c.closeInner()
 	c.roster.leave(c)
 }

@@ -115,7 +115,7 @@ func (r *roster) closeAll() int {
 			c.boundary.use() // as in Conn.Close
 			_ = c.inner.CloseWrite()
 		}
-		if c.inner.Close() == nil { // else another Close was first
+		if c.closeInner() == nil { // else another Close was first
 			n++
 		}
 		r.leave(c) // its server does so, too, as soon as its Read ends
