@@ -3,22 +3,19 @@
 package broker
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/segue-go/segue/internal/chain"
 	_ "github.com/segue-go/segue/restart"
 )
 
@@ -63,11 +60,7 @@ type program struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	addr string // where it listens for clients
-
-	followed sync.WaitGroup
-	mu       sync.Mutex
-	changed  chan struct{} // closed and made anew with each line
-	lines    []string
+	log  chain.Log
 }
 
 // start runs a program until the end of the test, and waits until it listens.
@@ -83,7 +76,7 @@ func startAs(t *testing.T, user *syscall.Credential, name string, arguments ...s
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &program{t: t, changed: make(chan struct{}), cmd: exec.Command(filepath.Join(built, name), arguments...)}
+	p := &program{t: t, cmd: exec.Command(filepath.Join(built, name), arguments...)}
 	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // by default each process waits 1 s at its exit
 	p.cmd.Stderr = write
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: user}
@@ -92,7 +85,7 @@ func startAs(t *testing.T, user *syscall.Credential, name string, arguments ...s
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.followed.Go(func() { p.follow(read) })
+	p.log.Follow(read)
 	t.Cleanup(p.end)
 	p.addr = p.await(`msg=listening .*addr=(\S+)`)[0]
 	return p
@@ -126,39 +119,14 @@ func startBackendAt(t *testing.T, socket, listen string, arguments ...string) *p
 	return p
 }
 
-func (p *program) follow(log io.ReadCloser) {
-	defer log.Close()
-	for lines := bufio.NewScanner(log); lines.Scan(); {
-		p.mu.Lock()
-		p.lines = append(p.lines, lines.Text())
-		close(p.changed)
-		p.changed = make(chan struct{})
-		p.mu.Unlock()
-	}
-}
-
 // await returns what the parentheses of pattern hold in the first line, now or later, that matches.
 func (p *program) await(pattern string) []string {
 	p.t.Helper()
-	expression := regexp.MustCompile(pattern)
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	for seen := 0; ; {
-		p.mu.Lock()
-		lines, changed := p.lines[seen:], p.changed
-		p.mu.Unlock()
-		for _, line := range lines {
-			if found := expression.FindStringSubmatch(line); found != nil {
-				return found[1:]
-			}
-		}
-		seen += len(lines)
-		select {
-		case <-changed:
-		case <-late.C:
-			p.t.Fatalf("no %q in the log within %v", pattern, patience)
-		}
+	held, err := p.log.Find(0, patience, pattern)
+	if err != nil {
+		p.t.Fatal(err)
 	}
+	return held
 }
 
 // end kills what is left of the process group, and looks at what it said.
@@ -170,8 +138,8 @@ func (p *program) end() {
 			break
 		}
 	}
-	p.followed.Wait() // all of them are dead: the pipe has ended
-	for _, line := range p.lines {
+	p.log.AwaitEnd() // all of them are dead: the pipe has ended
+	for _, line := range p.log.Lines(0) {
 		if strings.Contains(line, "DATA RACE") || strings.Contains(line, "panic:") {
 			p.t.Error(line)
 		}

@@ -5,16 +5,12 @@
 package chain
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,14 +38,11 @@ type Chain struct {
 	// PIDFile names the generation to signal.
 	PIDFile string
 
-	t     testing.TB
-	first *exec.Cmd
+	// Log is that of all its generations.
+	Log
 
-	mu      sync.Mutex
-	lines   []string
-	changed chan struct{} // closed and made anew with each line
-	ended   bool
-
+	t         testing.TB
+	first     *exec.Cmd
 	tolerated []string
 }
 
@@ -61,7 +54,7 @@ func Start(t testing.TB, environment []string, flags ...string) *Chain {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Chain{t: t, PIDFile: filepath.Join(t.TempDir(), "pid"), changed: make(chan struct{})}
+	c := &Chain{t: t, PIDFile: filepath.Join(t.TempDir(), "pid")}
 	c.first = exec.Command(os.Args[0], append(flags, "-pidfile", c.PIDFile)...)
 	c.first.Env = append(append(os.Environ(), environment...), mainVariable+"=1", "GORACE=atexit_sleep_ms=0")
 	c.first.Stdout, c.first.Stderr = write, write
@@ -71,30 +64,11 @@ func Start(t testing.TB, environment []string, flags ...string) *Chain {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go c.follow(read)
+	c.Follow(read)
 	t.Cleanup(c.end)
 	c.Addr = c.Await(0, `msg=listening .*addr=(\S+) .*generation=1`)
 	c.Await(0, `msg=(serving) .*generation=1`)
 	return c
-}
-
-// follow reads the log that all generations share, until the last has ended.
-func (c *Chain) follow(log io.ReadCloser) {
-	defer log.Close()
-	lines := bufio.NewScanner(log)
-	lines.Buffer(nil, 1<<20)
-	for more := true; more; {
-		more = lines.Scan()
-		c.mu.Lock()
-		if more {
-			c.lines = append(c.lines, lines.Text())
-		} else {
-			c.ended = true
-		}
-		close(c.changed)
-		c.changed = make(chan struct{})
-		c.mu.Unlock()
-	}
 }
 
 // end ends the service, by a signal if it can, and looks through its log.
@@ -105,18 +79,10 @@ func (c *Chain) end() {
 		_ = syscall.Kill(-c.first.Process.Pid, syscall.SIGKILL) // this service's process group, and nothing else
 	})
 	defer late.Stop()
-	for {
-		c.mu.Lock()
-		ended, changed := c.ended, c.changed
-		c.mu.Unlock()
-		if ended {
-			break
-		}
-		<-changed
-	}
+	c.AwaitEnd()
 	_ = c.first.Wait()
 lines:
-	for _, line := range c.lines {
+	for _, line := range c.Lines(0) {
 		for _, text := range c.tolerated {
 			if strings.Contains(line, text) {
 				continue lines
@@ -129,52 +95,21 @@ lines:
 		}
 	}
 	if c.t.Failed() {
-		c.t.Log(strings.Join(c.lines[max(0, len(c.lines)-100):], "\n"))
+		c.t.Log(strings.Join(c.Lines(max(0, c.Mark()-100)), "\n"))
 	}
 }
 
 // Tolerate says that lines of the log with that text are no failure of the test.
 func (c *Chain) Tolerate(text string) { c.tolerated = append(c.tolerated, text) }
 
-// Mark is the end of the log so far.
-func (c *Chain) Mark() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.lines)
-}
-
-// Lines is what the log has from mark on.
-func (c *Chain) Lines(mark int) []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.lines[mark:len(c.lines):len(c.lines)]
-}
-
 // Await waits for a line from mark on that fits, and returns what the parentheses of the expression hold.
 func (c *Chain) Await(mark int, expression string) string {
 	c.t.Helper()
-	fits := regexp.MustCompile(expression)
-	late := time.NewTimer(Within)
-	defer late.Stop()
-	for {
-		c.mu.Lock()
-		lines, changed, ended := c.lines[mark:], c.changed, c.ended
-		c.mu.Unlock()
-		for _, line := range lines {
-			if found := fits.FindStringSubmatch(line); found != nil {
-				return found[1]
-			}
-		}
-		mark += len(lines)
-		if ended {
-			c.t.Fatalf("the service ended without %q", expression)
-		}
-		select {
-		case <-changed:
-		case <-late.C:
-			c.t.Fatalf("no %q within %v", expression, Within)
-		}
+	held, err := c.Find(mark, Within, expression)
+	if err != nil {
+		c.t.Fatal(err)
 	}
+	return held[0]
 }
 
 // PID is that of the generation to signal.

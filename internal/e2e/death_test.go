@@ -131,12 +131,6 @@ func TestInvariant2DeathOfThePredecessorAtRandomMoments(t *testing.T) {
 	t.Logf("of %d, %d after the successor had started", tries, served)
 }
 
-func (s *service) linesAfter(mark int) []line {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]line(nil), s.lines[mark:]...)
-}
-
 // freeAddress is one that nobody listens on now, and that no client gets meanwhile: those connect from 127.0.0.1, and each of these
 // addresses is another one of loopback's (all of 127.0.0.0/8 is the host itself: ip(7)).
 func freeAddress(t *testing.T) string {

@@ -14,12 +14,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/segue-go/segue/internal/chain"
 )
 
 // patience is how long the harness waits for anything. It is generous, because the machine is busy and the race detector
@@ -36,11 +37,7 @@ type service struct {
 
 	environment []string // of processes that are started, beside the test's own
 
-	followed sync.WaitGroup
-
-	mu      sync.Mutex
-	changed chan struct{} // closed and made anew with each line
-	lines   []line
+	log chain.Log // of all its generations
 }
 
 // line is one line of a generation's log.
@@ -99,7 +96,7 @@ func newService(t *testing.T, cfg config) *service {
 	if cfg.UpgradeTimeout == 0 {
 		cfg.UpgradeTimeout = patience
 	}
-	s := &service{t: t, config: cfg, program: filepath.Join(cfg.Dir, "app"), changed: make(chan struct{})}
+	s := &service{t: t, config: cfg, program: filepath.Join(cfg.Dir, "app")}
 	s.install(ownBinary(t))
 	return s
 }
@@ -118,7 +115,7 @@ func (s *service) launch(program string) {
 		_ = syscall.Kill(-s.first.Process.Pid, syscall.SIGKILL) // this service's process group, and nothing else
 		_ = s.first.Wait()
 		s.reapOrphans()
-		s.followed.Wait() // all of them are dead: the pipes have ended
+		s.log.AwaitEnd() // all of them are dead: the pipes have ended
 		for _, l := range s.linesAfter(0) {
 			if strings.Contains(l.raw, "DATA RACE") {
 				s.t.Error("a generation reports a data race")
@@ -158,7 +155,7 @@ func (s *service) start(program string, attributes *syscall.SysProcAttr) *exec.C
 	if err := command.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.followed.Go(func() { s.follow(read) })
+	s.log.Follow(read)
 	return command
 }
 
@@ -172,49 +169,25 @@ func (s *service) reapOrphans() {
 }
 
 func (s *service) dump() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.lines[max(0, len(s.lines)-100):] {
-		s.t.Log(l.raw)
+	for _, text := range s.log.Lines(max(0, s.mark()-100)) {
+		s.t.Log(text)
 	}
 }
 
-func (s *service) follow(log io.ReadCloser) {
-	defer log.Close()
-	scanner := bufio.NewScanner(log)
-	scanner.Buffer(nil, 1<<20)
-	for scanner.Scan() {
-		l := line{raw: scanner.Text()}
-		_ = json.Unmarshal(scanner.Bytes(), &l) // a panic's trace is no JSON
-		s.mu.Lock()
-		s.lines = append(s.lines, l)
-		close(s.changed)
-		s.changed = make(chan struct{})
-		s.mu.Unlock()
-	}
+func parse(text string) line {
+	l := line{raw: text}
+	_ = json.Unmarshal([]byte(text), &l) // a panic's trace is no JSON
+	return l
 }
 
-// await returns the first line, now or later, that fits. It is not told of lines before the mark.
+// awaitAfter returns the first line, now or later, that fits. It is not told of lines before the mark.
 func (s *service) awaitAfter(mark int, what string, fits func(line) bool) line {
 	s.t.Helper()
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	for {
-		s.mu.Lock()
-		lines, changed := s.lines[min(mark, len(s.lines)):], s.changed
-		s.mu.Unlock()
-		for _, l := range lines {
-			if fits(l) {
-				return l
-			}
-		}
-		mark += len(lines)
-		select {
-		case <-changed:
-		case <-late.C:
-			s.t.Fatalf("%s: did not happen within %v", what, patience)
-		}
+	text, err := s.log.Await(mark, patience, func(text string) bool { return fits(parse(text)) })
+	if err != nil {
+		s.t.Fatalf("%s: %v", what, err)
 	}
+	return parse(text)
 }
 
 func (s *service) await(what string, fits func(line) bool) line {
@@ -223,10 +196,14 @@ func (s *service) await(what string, fits func(line) bool) line {
 }
 
 // mark is the end of the log so far.
-func (s *service) mark() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.lines)
+func (s *service) mark() int { return s.log.Mark() }
+
+// linesAfter is what the log has after the mark.
+func (s *service) linesAfter(mark int) (lines []line) {
+	for _, text := range s.log.Lines(mark) {
+		lines = append(lines, parse(text))
+	}
+	return lines
 }
 
 // install points the program at another binary, in one step.
