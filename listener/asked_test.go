@@ -5,6 +5,7 @@ package listener
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"testing"
@@ -47,7 +48,7 @@ func TestAskedConnectionAnswersWhenALineEndComes(t *testing.T) {
 			var c *Conn
 			var answers []*Detached
 			c, _ = scriptedConn(t, &conns, func(p []byte) (int, error) {
-				asked := conns.ask(1, func(d *Detached, asked bool) {
+				_, asked := conns.ask(math.MaxInt, 1, func(d *Detached, asked bool) {
 					if answers = append(answers, d); !asked {
 						t.Error("want the answer to a question, have a connection that came by itself")
 					}
@@ -92,7 +93,7 @@ func TestAskedConnectionAnswersWhenALineEndComes(t *testing.T) {
 func TestAskedConnectionHasItsDeadlineAfterARead(t *testing.T) {
 	var conns roster
 	c, client := scriptedConn(t, &conns, func([]byte) (int, error) {
-		conns.ask(1, func(*Detached, bool) {})
+		conns.ask(math.MaxInt, 1, func(*Detached, bool) {})
 		conns.retain()
 		return 0, nil // as package net answers a Read into nothing
 	})
@@ -108,7 +109,7 @@ func TestInterruptOfAConnectionThatWasAsked(t *testing.T) {
 	var conns roster
 	var c *Conn
 	c, client := scriptedConn(t, &conns, func(p []byte) (int, error) {
-		conns.ask(1, func(*Detached, bool) {})
+		conns.ask(math.MaxInt, 1, func(*Detached, bool) {})
 		c.Interrupt()
 		return copy(p, "x"), nil
 	})

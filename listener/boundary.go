@@ -362,18 +362,18 @@ func (b *boundary) skipped(inner stream) {
 	b.restoreDeadline(inner)
 }
 
-// ask lets sink have the connection as soon as it is at a boundary. It reports whether it is at one now, as far as can be told:
-// sink is then called soon, with nil if that was wrong or no descriptor was free.
-func (b *boundary) ask(inner stream, sink Sink) (waits bool) {
+// ask lets sink have the connection as soon as it is at a boundary. It reports whether somebody had asked before, and whether it is at a
+// boundary now, as far as can be told: sink is then called soon, with nil if that was wrong or no descriptor was free.
+func (b *boundary) ask(inner stream, sink Sink) (before, waits bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.sink = sink
+	before, b.sink = b.sink != nil, sink
 	if !b.blocked || b.asked != nil {
-		return false
+		return before, false
 	}
 	b.asked = sink
 	_ = b.limit(inner, past) // net.Conn is safe for that during a Read
-	return true
+	return before, true
 }
 
 // retain ends what ask began. Who was promised an answer gets it.

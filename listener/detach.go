@@ -3,6 +3,7 @@ package listener
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"time"
 
@@ -106,7 +107,16 @@ type Sink func(d *Detached, asked bool)
 // by one that begins anew.
 //
 // Only connections take part whose server says where their boundaries are (MarkFresh, MarkIdle). Others stay.
-func (l *Listener) Detach(n int, sink Sink) (asked int) { return l.conns.ask(n, sink) }
+func (l *Listener) Detach(n int, sink Sink) (asked int) {
+	_, asked = l.DetachAmong(math.MaxInt, n, sink)
+	return asked
+}
+
+// DetachAmong is Detach that comes to no more than most connections that it has not come to before, or not since Retain, whether they wait or
+// not. It returns how many it came to, and how many of them it asked.
+func (l *Listener) DetachAmong(most, n int, sink Sink) (met, asked int) {
+	return l.conns.ask(most, n, sink)
+}
 
 // Retain ends what Detach began: connections stay. Sink may still be called for those that are being detached in this instant.
 func (l *Listener) Retain() { l.conns.retain() }

@@ -123,24 +123,31 @@ func (r *roster) closeAll() int {
 	return n
 }
 
-// ask is Listener.Detach.
-func (r *roster) ask(n int, sink Sink) (waiting int) {
+// ask is Listener.DetachAmong.
+func (r *roster) ask(most, n int, sink Sink) (met, waiting int) {
 	r.mu.Lock()
 	r.sink = sink
 	if r.cursor == nil {
 		r.cursor = r.first
 	}
 	r.mu.Unlock()
-	for waiting < n {
+	for met < most && waiting < n {
 		c := r.advance()
 		if c == nil {
 			break
 		}
-		if !c.refused && c.boundary.ask(c.inner, sink) {
+		if c.refused {
+			continue
+		}
+		before, waits := c.boundary.ask(c.inner, sink)
+		if !before {
+			met++
+		}
+		if waits {
 			waiting++
 		}
 	}
-	return waiting
+	return met, waiting
 }
 
 // advance returns the connection at the cursor and moves it on.

@@ -26,9 +26,9 @@ type departures struct {
 
 func newDepartures() *departures { return &departures{wake: make(chan struct{}, 1)} }
 
-// ask asks servers for n connections at most.
-func (q *departures) ask(from *origin, n int, refuse func(moving)) (asked int) {
-	asked = from.Detach(n, func(d *listener.Detached, asked bool) {
+// ask asks servers for connections, as DetachAmong does.
+func (q *departures) ask(from *origin, most, n int, refuse func(moving)) (met, asked int) {
+	met, asked = from.DetachAmong(most, n, func(d *listener.Detached, asked bool) {
 		if c := (moving{from: from, Detached: d}); !q.put(c, asked) {
 			refuse(c)
 		}
@@ -36,7 +36,7 @@ func (q *departures) ask(from *origin, n int, refuse func(moving)) (asked int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.asked += asked // perhaps after some have answered
-	return asked
+	return met, asked
 }
 
 // put takes what a connection answered. It reports false if the connection is not wanted any more.

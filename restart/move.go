@@ -40,7 +40,9 @@ type mover struct {
 	session  *handoff.Session
 	log      *slog.Logger
 	origins  []*origin
-	spread   time.Duration
+	spread   time.Duration // Options.Spread
+	drain    time.Duration // Options.Drain
+	pace     pace
 	escrow   *escrow   // nil: nothing can be taken back
 	counting *counting // nil if the successor has no counters
 
@@ -49,12 +51,11 @@ type mover struct {
 	offers     uint64
 	tokens     handoff.TokenStore
 	credit     int              // for how many more the successor has room; -1: it does not say
+	scarce     bool             // that was too little for what was to move, and nothing was heard of it since
 	fallback   handoff.Fallback // why connections stay just now
 	wanted     bool             // connections are to move: begin and suspend
 	takes      atomic.Bool      // connections can move just now
 	policy     handoff.Policy   // whether a successor that refuses is offered more
-	began      time.Time
-	atFirst    int // connections that there were then
 	tally      tally
 	cut        atomic.Int64 // connections that could neither move nor be served on
 
@@ -67,7 +68,7 @@ func (g *Generation) newMover(session *handoff.Session, capabilities []string) *
 		return nil
 	}
 	m := &mover{
-		session: session, log: g.log, origins: slices.Collect(maps.Values(g.movable)), spread: g.options.Spread, credit: -1,
+		session: session, log: g.log, origins: slices.Collect(maps.Values(g.movable)), spread: g.options.Spread, drain: g.options.Drain, credit: -1,
 		departures: newDepartures(), underWay: make(map[uint64]*batch), done: make(chan struct{}),
 	}
 	if slices.Contains(capabilities, handoff.CapabilityEscrow) {
@@ -83,11 +84,8 @@ func (g *Generation) newMover(session *handoff.Session, capabilities []string) *
 // begin starts asking servers for their connections, or goes on with it.
 func (m *mover) begin(ctx context.Context) error {
 	m.wanted = true
-	if m.began.IsZero() {
-		m.began = time.Now()
-		for _, o := range m.origins {
-			m.atFirst += o.Conns()
-		}
+	if m.pace.until.IsZero() {
+		m.pace.until = time.Now().Add(m.spread)
 	}
 	return m.goOn(ctx)
 }
@@ -116,6 +114,7 @@ func (m *mover) goOn(ctx context.Context) error {
 		return nil
 	}
 	short := m.credit == 0 || m.credit > 0 && m.credit < m.departures.first()
+	m.scarce = m.scarce || short
 	decision := m.policy.Decide(peer, handoff.Conditions{DescriptorPressure: short})
 	if decision.Reconnect() { // rather served here than by nobody, and if this generation leaves, until the next answer
 		if m.fallback != decision.Fallback {
@@ -126,7 +125,9 @@ func (m *mover) goOn(ctx context.Context) error {
 		return nil
 	}
 	m.fallback = ""
-	m.takes.Store(true)
+	if !m.takes.Swap(true) {
+		m.startPace()
+	}
 	m.departures.setOpen(true)
 	m.ask()
 	return m.send(ctx)
@@ -139,16 +140,24 @@ func (m *mover) ask() {
 	if m.credit > 0 {
 		room = min(room, m.credit-coming)
 	}
-	if m.spread > 0 {
-		allowed := 1 + int(float64(m.atFirst)*float64(time.Since(m.began))/float64(m.spread))
-		room = min(room, allowed-m.tally.offered-coming)
-	}
+	most := m.pace.room(time.Now())
 	for _, o := range m.origins {
-		if room <= 0 {
+		if room <= 0 || most <= 0 {
 			return
 		}
-		room -= m.departures.ask(o, room, m.giveBack)
+		met, asked := m.departures.ask(o, most, room, m.giveBack)
+		m.pace.asked += met
+		most, room = most-met, room-asked
 	}
+}
+
+// startPace spreads what is still to be asked over what is left of the time for it.
+func (m *mover) startPace() {
+	conns := 0
+	for _, o := range m.origins {
+		conns += o.Conns()
+	}
+	m.pace.start(time.Now(), conns)
 }
 
 func (m *mover) giveBack(c moving) { _ = m.serveOn(c) }
@@ -234,6 +243,7 @@ func (m *mover) credited(ctx context.Context, room uint32) error {
 	if m.credit >= 0 {
 		_, underWay := m.departures.count()
 		m.credit = max(int(min(room, 1<<30))-underWay, 0)
+		m.scarce = false
 	}
 	return m.goOn(ctx)
 }
@@ -306,7 +316,7 @@ func (m *mover) run(ctx context.Context, incoming <-chan received) {
 		case in := <-incoming:
 			err = m.answer(ctx, in)
 		case now := <-ticker.C:
-			if err = m.tick(ctx, now); err == nil && m.credit == 0 {
+			if err = m.tick(ctx, now); err == nil && m.scarce {
 				err = m.write(ctx, &handoff.Ping{Number: n}) // its answer tells whether there is room now
 			}
 		case <-ctx.Done():
@@ -325,6 +335,9 @@ func (m *mover) commit(ctx context.Context) error {
 			return err
 		}
 	}
+	// In what follows the drain ends, and cuts what was not asked. The other half of it is for those that are in the middle of something.
+	m.pace.by(time.Now().Add(m.drain / 2))
+	m.startPace()
 	return m.begin(ctx)
 }
 

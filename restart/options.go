@@ -61,8 +61,9 @@ type Options struct {
 	// DefaultDrain, less means not at all.
 	Drain time.Duration
 
-	// Spread is over how much time the moving of the connections that there are is spread, so that neither they nor the
-	// successor see them all at once. 0 means as fast as the successor takes them. A successor's probation should be longer.
+	// Spread is over how much time the moving of the HTTP/1 connections that there are is spread, so that neither they nor the
+	// successor see them all at once. 0 means as fast as the successor takes them. It ends at half of Drain if it is longer than the
+	// successor's probation and that.
 	Spread time.Duration
 
 	// PingInterval is how often a successor in probation is asked whether it is alive, PingTimeout how long it may take
