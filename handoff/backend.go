@@ -36,13 +36,14 @@ type Backend struct {
 	// AllowUIDs are effective uids that a front may have besides this process's.
 	AllowUIDs []int
 	// Bare, if not nil, has fronts speak the bare form, and verifies the token as it came: see ReceiveBare. There is no ack, so serve is called at
-	// once, and what Adopt refuses is closed.
+	// once, and what Adopt refuses, or whose client has hung up, is closed. An error of Bare ends the session, with what is behind it.
 	Bare func(presented []byte) error
 }
 
 // ServeConn serves one front over conn, which it owns: a connected Unix socket, or what wraps one and returns it from NetConn. It returns nil when
 // the front has closed it, or ctx has ended. In the latter case the front learns that no more offers are taken, and tries the
-// connections that were not acknowledged elsewhere.
+// connections that were not acknowledged elsewhere; in the bare form, it cannot send more, and what it has sent by then is served first. (Platforms other
+// than Linux cannot keep the one and refuse the other: there, what is sent just then may be lost.)
 //
 // The error is of ErrPermission for a process of another user, or of Session.Receive for one that breaks the protocol.
 func (b *Backend) ServeConn(ctx context.Context, conn net.Conn) error {
@@ -178,17 +179,37 @@ func (b *Backend) adopt(descriptor *scm.Descriptor, service string, correlation 
 	return client, serve, nil
 }
 
-// serveBare takes what comes in the bare form.
+// serveBare takes what comes in the bare form. Its sender knows only that the kernel has taken it, so nothing that concerns one connection, nor the
+// end of ctx, may cost those behind it.
 func (b *Backend) serveBare(ctx context.Context, conn *net.UnixConn) error {
+	receiver := scm.NewReceiver(conn)
+	err := b.takeBare(func(p []byte) (int, *scm.Descriptors, error) { return receiver.Some(ctx, time.Time{}, nil, p) })
+	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	// What is there now is still served. A front that goes on sending must not hold this.
+	rest := context.Background()
+	if fenceKeeps {
+		_ = conn.CloseRead()
+	} else {
+		var cancel context.CancelFunc
+		rest, cancel = context.WithTimeout(rest, answerTimeout)
+		defer cancel()
+	}
+	atOnce := time.Unix(1, 0)
+	return b.takeBare(func(p []byte) (int, *scm.Descriptors, error) { return receiver.Some(rest, atOnce, io.EOF, p) })
+}
+
+// takeBare serves connections until it cannot receive one.
+func (b *Backend) takeBare(receive bareMessage) error {
 	for {
-		descriptor, err := receiveBare(ctx, conn, b.Bare)
+		descriptor, err := receiveBare(receive, b.Bare)
 		if err != nil {
 			return err
 		}
-		_, serve, err := b.adopt(descriptor, b.Service, 0)
-		if err != nil {
-			return err
+		// There is nobody to be told of an error: Adopt knows what it has refused, and else the client has hung up.
+		if _, serve, err := b.adopt(descriptor, b.Service, 0); err == nil {
+			serve(true)
 		}
-		serve(true)
 	}
 }

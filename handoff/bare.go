@@ -76,17 +76,21 @@ func sendBare(conn *net.UnixConn, socket string, token Token, file syscall.Conn)
 // room for it, and the cause of ctx, which bounds the wait. After any of these conn is to be closed; after an error of
 // verify, which comes back wrapped, it may be kept.
 func ReceiveBare(ctx context.Context, conn *net.UnixConn, verify func(presented []byte) error) (*os.File, error) {
-	descriptor, err := receiveBare(ctx, conn, verify)
+	receive := func(p []byte) (int, *scm.Descriptors, error) { return scm.ReceiveOnce(ctx, conn, p) }
+	descriptor, err := receiveBare(receive, verify)
 	if err != nil {
 		return nil, err
 	}
 	return descriptor.File("handed over"), nil
 }
 
-func receiveBare(ctx context.Context, conn *net.UnixConn, verify func(presented []byte) error) (*scm.Descriptor, error) {
+// bareMessage receives one message, as scm.ReceiveOnce does.
+type bareMessage func(p []byte) (n int, descriptors *scm.Descriptors, err error)
+
+func receiveBare(receive bareMessage, verify func(presented []byte) error) (*scm.Descriptor, error) {
 	// One byte more than a token, to see one that is too long.
 	var presented [TokenSize + 1]byte
-	length, received, err := scm.ReceiveOnce(ctx, conn, presented[:])
+	length, received, err := receive(presented[:])
 	if errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("receive handoff: %w: %w", ErrTokenMissing, err)
 	}

@@ -121,7 +121,7 @@
 //	                     ←   BYE: no more offers are taken here, and what was not acknowledged is to be offered anew
 //
 // An OFFER has one entry, of kind "connection", whose name is the service that it is for. The ACK echoes its token and its correlation id.
-// Credit is for how many connections the backend has room, those that are offered and not acknowledged included.
+// Credit is for how many connections the backend has room, those that are offered and not acknowledged included. A PONG is awaited no longer than an ACK.
 //
 // There is no GRANT, so that the client does not wait for it. The ack itself is the moment at which the connection changes hands: it is the backend's once the
 // whole frame is in the front's receive queue, and a backend that cannot send it closes its descriptor without a word. A front that loses patience
@@ -139,7 +139,8 @@
 // nothing else: no frame, no answer. Each attempt has a connection of its own, which its sender closes (DialBare), or
 // several follow one another on one connection (SendBare). ReceiveBare is the other side of both. It is what programs in
 // other languages can speak in a few lines, and what a broker speaks that only hands out. Because nothing answers, a sender
-// learns only that the kernel took the descriptor; who must know more uses a Pool.
+// learns only that the kernel took the descriptor; who must know more uses a Pool. A Backend that leaves closes its side for reading, so that a later
+// sendmsg fails, and serves what is queued; where shutdown would drop that (see above), it only does the latter.
 //
 // # Failures
 //

@@ -34,6 +34,7 @@ type link struct {
 	over    atomic.Bool // no ack counts any more
 	watch   *time.Timer // for overdue acks
 	ask     *time.Timer // whether there is room now
+	silence *time.Timer // for an overdue answer to that
 
 	// Guarded by pool.mu.
 	credit   int // for how many connections the backend has room, those under way included
@@ -51,6 +52,8 @@ func newLink(p *Pool, session *Session, welcome *Welcome) *link {
 	l.watch.Stop()
 	l.ask = time.AfterFunc(askAgain, l.ping)
 	l.ask.Stop()
+	l.silence = time.AfterFunc(p.Deadline, l.hung)
+	l.silence.Stop()
 	p.mu.Lock()
 	p.link, p.down = l, nil
 	p.mu.Unlock()
@@ -195,6 +198,7 @@ func (l *link) hear(message Message) error {
 		}
 		return nil
 	case *Pong:
+		l.silence.Stop()
 		l.pool.mu.Lock()
 		l.credit = bounded32(message.Credit)
 		l.pool.mu.Unlock()
@@ -261,9 +265,12 @@ func (l *link) expire() {
 	}
 	l.pool.mu.Unlock()
 	if any && left <= 0 {
-		l.fence(fmt.Errorf("%w: %v", ErrAckTimeout, l.pool.Deadline))
+		l.hung()
 	}
 }
+
+// hung ends the session with a backend that has not answered for as long as it may take.
+func (l *link) hung() { l.fence(fmt.Errorf("%w: %v", ErrAckTimeout, l.pool.Deadline)) }
 
 // askLocked has the backend asked for room, if it has none and no ack is to come that could tell.
 func (l *link) askLocked() {
@@ -272,7 +279,9 @@ func (l *link) askLocked() {
 	}
 }
 
+// ping asks. No ack is under way whose deadline would tell that the backend has hung, so the question has one itself.
 func (l *link) ping() {
+	l.silence.Reset(l.pool.Deadline)
 	if err := l.session.Send(context.Background(), &Ping{Number: l.pings.Add(1)}); err != nil {
 		l.fence(fmt.Errorf("%w: %w", sentinelFor(err), err))
 	}
@@ -311,6 +320,7 @@ func (l *link) finish() {
 	l.over.Store(true)
 	l.watch.Stop()
 	l.ask.Stop()
+	l.silence.Stop()
 	l.pool.mu.Lock()
 	cause := l.cause
 	l.pool.mu.Unlock()

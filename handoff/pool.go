@@ -43,8 +43,8 @@ type Pool struct {
 	// Window is how many connections may be offered and not acknowledged, if the backend does not want fewer; 0 and less mean
 	// DefaultWindow, more than DefaultTokenCapacity mean that.
 	Window int
-	// Deadline is how long an ack, and the backend's greeting, may take; 0 and less mean DefaultAckDeadline. When it has passed, the
-	// socket is closed in such a way that no later ack counts, here or there.
+	// Deadline is how long an ack, the backend's greeting, and its answer when it has no room and is asked for some may take; 0 and less mean
+	// DefaultAckDeadline. When it has passed, the socket is closed in such a way that no later ack counts, here or there.
 	Deadline time.Duration
 	// Waiting is how many connections may wait for a place in the window, or for the socket, and Wait how long; 0 and less mean
 	// DefaultPendingCapacity and DefaultPendingTTL.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/segue-go/segue/handoff"
@@ -55,10 +56,16 @@ var (
 // the bytes is in its state. Until the commit the predecessor simply serves on, so a rollback costs them nothing. They move as fast as
 // their handlers detach: Options.Spread does not hold for them.
 func (g *Generation) Conns(ln *listener.Listener, handler func(ctx context.Context, c *listener.Conn)) {
+	g.serveAccepted(ln, new(sync.WaitGroup), handler)
+}
+
+// serveAccepted is Conns. Inside counts what accepts and each handler, and is not empty before the last of them has returned.
+func (g *Generation) serveAccepted(ln *listener.Listener, inside *sync.WaitGroup, handler func(ctx context.Context, c *listener.Conn)) {
 	g.raw.listeners[ln.Name()] = ln
+	inside.Add(1)
 	interrupted := make(chan struct{})
 	g.Add(
-		func() error { return g.serveConns(ln, handler, interrupted) },
+		func() error { return g.serveConns(ln, inside, handler, interrupted) },
 		func(error) { close(interrupted) },
 	)
 }
@@ -261,9 +268,12 @@ func (r *rawConns) adopt(d *listener.Detached) (*listener.Conn, error) {
 }
 
 // serveConns is the actor of Conns.
-func (g *Generation) serveConns(ln *listener.Listener, handler func(context.Context, *listener.Conn), interrupted <-chan struct{}) error {
+func (g *Generation) serveConns(ln *listener.Listener, inside *sync.WaitGroup, handler func(context.Context, *listener.Conn), interrupted <-chan struct{}) error {
 	served := make(chan error, 1)
-	go func() { served <- g.raw.acceptAll(ln, handler) }()
+	go func() {
+		defer inside.Done()
+		served <- g.raw.acceptAll(ln, inside, handler)
+	}()
 	select {
 	case err := <-served:
 		select {
@@ -274,8 +284,10 @@ func (g *Generation) serveConns(ln *listener.Listener, handler func(context.Cont
 	case <-interrupted:
 		<-g.leaving
 	}
-	g.intake.close()
-	g.drainConns(ln, ln.Name())
+	ctx, cancel := g.drainContext()
+	defer cancel()
+	g.intake.close(ctx)
+	g.drainConns(ctx, ln, ln.Name())
 	return nil
 }
 
@@ -285,13 +297,17 @@ const (
 	maxAcceptDelay = time.Second
 )
 
-func (r *rawConns) acceptAll(ln *listener.Listener, handler func(context.Context, *listener.Conn)) error {
+func (r *rawConns) acceptAll(ln *listener.Listener, inside *sync.WaitGroup, handler func(context.Context, *listener.Conn)) error {
 	delay := minAcceptDelay
 	for {
 		c, err := ln.AcceptConn()
 		if err == nil {
 			delay = minAcceptDelay
-			r.start([]*listener.Conn{c}, func() { handler(r.ctx, c) })
+			inside.Add(1)
+			r.start([]*listener.Conn{c}, func() {
+				defer inside.Done()
+				handler(r.ctx, c)
+			})
 			continue
 		}
 		//lint:ignore SA1019 net/http has no better way either
@@ -314,9 +330,7 @@ type drainable interface {
 }
 
 // drainConns waits until the connections have ended or moved, and closes what is left at the end of the drain.
-func (g *Generation) drainConns(from drainable, name string) {
-	ctx, cancel := g.drainContext()
-	defer cancel()
+func (g *Generation) drainConns(ctx context.Context, from drainable, name string) {
 	if waitEmpty(ctx, from, g.mover()) == nil {
 		return
 	}
@@ -332,7 +346,9 @@ func (g *Generation) straysActor() (func() error, func(error)) {
 	return func() error {
 		<-interrupted
 		<-g.leaving
-		g.drainConns(&g.raw.strays, "")
+		ctx, cancel := g.drainContext()
+		defer cancel()
+		g.drainConns(ctx, &g.raw.strays, "")
 		return nil
 	}, func(error) { close(interrupted) }
 }

@@ -11,22 +11,36 @@ import (
 // Handoffs serves clients that brokers hand over through socket, a Unix socket, as if ln had accepted them: call HTTP for ln as well. In an upgrade the
 // brokers come to the successor by themselves, with whatever was not acknowledged, and the clients' connections move like all others of ln.
 //
+// In the bare form nobody answers a broker, so a generation that leaves still takes what was sent to it over a socket that it had accepted.
+//
 // It sets backend's Adopt, and its Credit if that is nil: for as many as there are descriptors.
 func (g *Generation) Handoffs(socket, ln *listener.Listener, backend *handoff.Backend) {
-	backend.Adopt = func(client *handoff.Client) (func(bool), error) { return g.intake.take(ln, client) }
+	backend.Adopt = func(client *handoff.Client) (func(bool), error) {
+		serve, err := g.intake.take(ln, client)
+		if err != nil && backend.Bare != nil { // else the broker is told
+			g.log.Warn("connection that was handed over is lost", "listener", socket.Name(), "error", err)
+		}
+		return serve, err
+	}
 	if backend.Credit == nil {
 		backend.Credit = g.intake.credit
 	}
-	g.Conns(socket, func(ctx context.Context, c *listener.Conn) {
+	inside := new(sync.WaitGroup)
+	if backend.Bare != nil {
+		inside = &g.intake.bare
+	}
+	g.serveAccepted(socket, inside, func(ctx context.Context, c *listener.Conn) {
 		if err := backend.ServeConn(ctx, c); err != nil {
 			g.log.Warn("broker is not served any more", "listener", socket.Name(), "error", err)
 		}
 	})
 }
 
-// intake is the way in for clients that brokers hand over. It is shut before a listener is drained: what was acknowledged has been given to
-// the server by then, and nothing is acknowledged after.
+// intake is the way in for clients that brokers hand over. It is shut before a listener is drained: what was acknowledged, or sent in the bare form, has
+// been given to the server by then, and nothing is acknowledged after.
 type intake struct {
+	bare sync.WaitGroup // what may still bring some in the bare form: sockets that accept, and what they have accepted
+
 	gate sync.RWMutex // held for reading while something comes in
 	shut bool
 
@@ -64,8 +78,15 @@ func (i *intake) credit() int {
 	return int(i.budget.credit())
 }
 
-// close shuts the way in. It waits for what is coming in: an ack, which takes a second at most.
-func (i *intake) close() {
+// close shuts the way in, of a generation whose sockets are about to close. It waits for what is coming in: an ack, which takes a second at most, and what
+// is queued in the bare form, but for that not longer than ctx.
+func (i *intake) close(ctx context.Context) {
+	taken := make(chan struct{})
+	go func() { i.bare.Wait(); close(taken) }()
+	select {
+	case <-taken:
+	case <-ctx.Done():
+	}
 	i.gate.Lock()
 	defer i.gate.Unlock()
 	i.shut = true

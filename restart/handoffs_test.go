@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -151,5 +152,86 @@ func TestNothingIsTakenInByAGenerationThatLeaves(t *testing.T) {
 	var refused *handoff.RefusedError
 	if !errors.As(err, &refused) || refused.Reason != handoff.ReasonStopped {
 		t.Errorf("want a refusal for %q, have %v", handoff.ReasonStopped, err)
+	}
+}
+
+// In the bare form a broker was told that it has sent what a generation has not yet read when it begins to leave, and nobody else has it.
+func TestInvariant3BareHandoffsThatWereSentAreServedByAGenerationThatLeaves(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "handoff")
+	token, err := handoff.ParseToken([]byte("0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newTwin(t)
+	web, err := g.Listen(t.Context(), "web", "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := g.Listen(t.Context(), "handoff", "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.HTTP(web, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "served") })})
+	reading, leaving := make(chan struct{}, 10), make(chan struct{})
+	g.Handoffs(socket, web, &handoff.Backend{Bare: func(presented []byte) error {
+		reading <- struct{}{}
+		<-leaving
+		return token.Verify(presented)
+	}})
+	first := runFirst(t, g)
+	release := sync.OnceFunc(func() { close(leaving) })
+	t.Cleanup(release) // before first.leave
+
+	kept, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	elsewhere, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer elsewhere.Close()
+	var clients []net.Conn
+	for i := range 6 {
+		client, err := net.Dial("tcp", elsewhere.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		if _, err := io.WriteString(client, "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := elsewhere.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i < 3 {
+			err = handoff.SendBare(kept.(*net.UnixConn), token, accepted.(*net.TCPConn))
+		} else {
+			err = handoff.DialBare(t.Context(), path, token, accepted.(*net.TCPConn))
+		}
+		accepted.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients = append(clients, client)
+	}
+	for range 4 { // the first of the one socket, and each of the others
+		select {
+		case <-reading:
+		case <-time.After(30 * time.Second):
+			t.Fatal("not read")
+		}
+	}
+	go first.leave()
+	<-g.Leaving()
+	release()
+	for i, client := range clients {
+		_ = client.SetReadDeadline(time.Now().Add(30 * time.Second))
+		answer, err := io.ReadAll(client)
+		if err != nil || !strings.HasSuffix(string(answer), "\r\n\r\nserved") {
+			t.Errorf("client %d: want it served, have %q, %v", i+1, answer, err)
+		}
 	}
 }

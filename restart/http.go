@@ -55,9 +55,9 @@ func (g *Generation) serveHTTP(server *httpServer, ln *listener.Listener, interr
 	case <-interrupted:
 		<-g.leaving
 	}
-	g.intake.close()
 	ctx, cancel := g.drainContext()
 	defer cancel()
+	g.intake.close(ctx)
 	if cut := server.drain(ctx, ln, g.mover()); cut > 0 {
 		g.cut.Add(int64(cut))
 		g.log.Warn("closed connections at the end of the drain", "listener", ln.Name(), "cut", cut, "drain", g.options.Drain)
