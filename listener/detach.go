@@ -141,7 +141,8 @@ func (l *Listener) Adopt(d *Detached) error {
 	}
 	l.conns.enter(c)
 	if err := l.adopted.push(c); err != nil {
-		_ = c.Close()
+		_ = c.finish()
+		l.conns.remove(c, false) // it has not ended: it was never served
 		return err
 	}
 	return nil

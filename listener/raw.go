@@ -148,6 +148,9 @@ func (s *Strays) AdoptConn(d *Detached) (*Conn, error) { return s.conns.adopt(d)
 // Conns is like that of Listener.
 func (s *Strays) Conns() int { return s.conns.len() }
 
+// Ended is like that of Listener.
+func (s *Strays) Ended() uint64 { return s.conns.closed() }
+
 // WaitConns is like that of Listener.
 func (s *Strays) WaitConns(ctx context.Context) error { return s.conns.wait(ctx) }
 

@@ -101,6 +101,14 @@ type moving struct {
 	party *party // if it was handed on by Detach; it has no origin then
 }
 
+// together is how many connections come back with it, itself included.
+func (m moving) together() int {
+	if m.party != nil {
+		return len(m.party.members)
+	}
+	return 1
+}
+
 // takeBack lets this generation's server go on with it.
 func (m moving) takeBack() error {
 	if m.party != nil {

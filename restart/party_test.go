@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"testing"
@@ -288,5 +289,51 @@ func TestInvariant3WhatIsNotTakenComesBack(t *testing.T) {
 	close(done)
 	if _, err := peer.Read(rest); err != io.EOF { // when the adopter returns
 		t.Errorf("want EOF, have %v", err)
+	}
+}
+
+// A party that could not come back is cut, with all its members. None of them has ended here besides: they were nobody's.
+func TestPartyThatCannotComeBackIsCut(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, test := range []struct {
+		name  string
+		spoil func(*Generation, *party)
+	}{
+		{"after the end of the drain", func(g *Generation, _ *party) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			g.raw.moving = ctx
+		}},
+		{"the last of it is no connection", func(_ *Generation, p *party) {
+			_ = p.members[2].Close()
+			if p.members[2].Descriptor, err = scm.Duplicate(null); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		g, a, _ := detachable(t)
+		b, _ := owned(t, g)
+		c, _ := owned(t, g)
+		g.AdoptAll("three", func(context.Context, []*listener.Conn, []byte) { t.Errorf("%s: served", test.name) })
+		members, err := listener.DetachConns(a, b, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &party{kind: "three", members: members, home: g.raw}
+		test.spoil(g, p)
+		m := &mover{log: slog.New(slog.DiscardHandler)}
+		for _, c := range p.moving() {
+			m.giveBack(c)
+		}
+		if cut, ended := m.cut.Load(), g.ended(); cut != 3 || ended != 0 {
+			t.Errorf("%s: want 3 cut, and none ended besides; have %d, %d", test.name, cut, ended)
+		}
+		if have := g.raw.strays.Conns(); have != 0 {
+			t.Errorf("%s: %d connections are open", test.name, have)
+		}
 	}
 }

@@ -73,7 +73,7 @@ type record struct {
 	report Report
 	phase  *time.Duration // of report: the one under way
 	since  time.Time      // what is not counted of it yet
-	ended  uint64         // connections that had ended here before the commit
+	ended  int64          // connections that had ended here before the commit
 }
 
 func newRecord(generation int) *record {
