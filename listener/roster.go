@@ -125,11 +125,11 @@ func (r *roster) all() []*Conn {
 func (r *roster) closeAll() int {
 	n := 0
 	for _, c := range r.all() {
-		if c.adopted {
-			c.boundary.use() // as in Conn.Close
-			_ = c.inner.CloseWrite()
+		mine, err := c.shut()
+		if !mine {
+			continue // who has detached it takes it off
 		}
-		if c.closeInner() == nil { // else another Close was first
+		if err == nil { // else another Close was first
 			n++
 		}
 		r.leave(c) // its server does so, too, as soon as its Read ends
