@@ -26,7 +26,10 @@ func (c *Conn) shut() (mine bool, err error) {
 		// The kernel tells the peer of a close(2) when the last descriptor is closed, and a process that hangs may have one.
 		_ = c.inner.CloseWrite()
 	}
-	return true, c.closeInner()
+	if err = c.closeInner(); err == nil {
+		c.boundary.noteEnd()
+	}
+	return true, err
 }
 
 // abort closes the connection so that the peer sees a reset, if it is one of TCP.
@@ -37,7 +40,9 @@ func (c *Conn) abort() {
 	if tcp, ok := c.inner.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
-	_ = c.closeInner()
+	if c.closeInner() == nil {
+		c.boundary.noteEnd()
+	}
 	c.roster.leave(c)
 }
 
@@ -73,4 +78,15 @@ func (b *boundary) end() bool {
 		b.slot.Use()
 	}
 	return true
+}
+
+// noteEnd notes that the connection was closed, and nothing more: it is not lost if this process dies, as one in use would be. The peer knows
+// of it, and no Read is in the kernel.
+func (b *boundary) noteEnd() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.slot != nil {
+		b.slot.End()
+		b.slot = nil
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"testing"
+
+	"github.com/segue-go/segue/internal/ledger"
 )
 
 // adoptedPair returns a connection that is in its second process, the roster that it is on, and its client.
@@ -106,5 +108,44 @@ func TestInvariant1CloseConnsAndDetachConnsAgree(t *testing.T) {
 		say(t, there, "on")
 		want(t, client, "on")
 		there.Close()
+	}
+}
+
+// From the first moment of its end on, a connection is not noted as one that can be taken back, whoever reads it. When it is closed, that is noted,
+// and stays.
+func TestInvariant5LedgerOfAConnectionThatEnds(t *testing.T) {
+	book := must(ledger.New(1))(t)
+	defer book.Close()
+	for _, test := range []struct {
+		name string
+		end  func(*Strays, *Conn)
+	}{
+		{"Close", func(_ *Strays, c *Conn) { c.Close() }},
+		{"CloseConns", func(s *Strays, _ *Conn) { s.CloseConns() }},
+		{"abort", func(_ *Strays, c *Conn) { c.abort() }},
+	} {
+		strays, c, _ := adoptedPair(t)
+		slot := book.Slot(0)
+		slot.Clean(nil)
+		c.boundary.slot = slot
+		noted := func(moment string, want ledger.State) {
+			t.Helper()
+			if have, _ := slot.Read(); want != have {
+				t.Errorf("%s: %s: want %d, have %d", test.name, moment, want, have)
+			}
+		}
+		c.MarkIdle()
+		c.boundary.end() // the first half
+		noted("begun", ledger.Used)
+		c.boundary.enter(c, serverBuffer)
+		noted("begun, and somebody reads", ledger.Used)
+		test.end(strays, c)
+		noted("closed", ledger.Ended)
+		if _, err := c.Read(make([]byte, serverBuffer)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: Read: want net.ErrClosed, have %v", test.name, err)
+		}
+		c.Close()
+		strays.CloseConns()
+		noted("closed again", ledger.Ended)
 	}
 }
