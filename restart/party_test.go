@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -334,6 +335,41 @@ func TestPartyThatCannotComeBackIsCut(t *testing.T) {
 		}
 		if have := g.raw.strays.Conns(); have != 0 {
 			t.Errorf("%s: %d connections are open", test.name, have)
+		}
+	}
+}
+
+// The Observer is told of connections that are served here, and a party is served as a whole or not at all.
+func TestObserverIsToldOfWhatWasAdopted(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		drained bool // it takes nothing any more
+		want    []int
+	}{
+		{"served", false, []int{3}},
+		{"not served", true, nil},
+	} {
+		g, a, _ := detachable(t)
+		b, _ := owned(t, g)
+		c, _ := owned(t, g)
+		if test.drained {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			g.raw.moving = ctx
+		}
+		g.AdoptAll("three", func(context.Context, []*listener.Conn, []byte) {})
+		members, err := listener.DetachConns(a, b, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &party{kind: "three", members: members, home: g.raw}
+		var told []int
+		adopter := adopter{adopted: func(n int) { told = append(told, n) }, pending: map[uint64][]adoptee{1: p.adoptees()}}
+		if err := adopter.grant([]uint64{1}); (err != nil) != test.drained {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if !slices.Equal(test.want, told) {
+			t.Errorf("%s: want it told of %v, have %v", test.name, test.want, told)
 		}
 	}
 }
