@@ -23,6 +23,7 @@ type boundary struct {
 
 	mu        sync.Mutex
 	at        bool         // at its boundary
+	closing   bool         // it is to be closed, or was: it is not detached any more
 	foreign   bool         // it is not the server's any more, or not of its protocol: it is never at one
 	idle      bool         // that was marked by MarkIdle
 	deadlines uint8        // how often the server may set the read deadline until an idle boundary is over
@@ -255,7 +256,7 @@ func (b *boundary) enter(c *Conn, size int) (slot *ledger.Slot, tell func(), nex
 	}
 	b.pace()
 	b.blocked, b.reading = b.at, true
-	if b.slot != nil && b.at && b.idle && len(b.residual) == 0 {
+	if b.slot != nil && b.at && b.idle && !b.closing && len(b.residual) == 0 {
 		if ahead, known := b.readAhead(size); known {
 			b.slot.Clean(ahead)
 		}
@@ -356,7 +357,7 @@ func (b *boundary) remember(p []byte) {
 func (b *boundary) skipped(inner stream) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.slot != nil && b.at && len(b.residual) == 0 {
+	if b.slot != nil && b.at && !b.closing && len(b.residual) == 0 {
 		b.slot.Clean(nil)
 	}
 	b.restoreDeadline(inner)
@@ -388,13 +389,4 @@ func (b *boundary) settle() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.slot = nil
-}
-
-// use notes that the connection is in the middle of something.
-func (b *boundary) use() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.slot != nil {
-		b.slot.Use()
-	}
 }

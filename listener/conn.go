@@ -90,30 +90,6 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return c.inner.Write(b)
 }
 
-// Close closes the connection. With the first call it no longer counts in its Listener's Conns. A detached connection stays open
-// for whoever has it now.
-func (c *Conn) Close() error {
-	if c.adopted && !c.boundary.detached.Load() {
-		c.boundary.use() // nobody is to take it back
-		// The kernel tells the peer of a close(2) when the last descriptor is closed, and a process that hangs may have one.
-		_ = c.inner.CloseWrite()
-	}
-	err := c.closeInner()
-	if c.boundary.detached.Load() {
-		err = nil // it was closed then
-	}
-	// In this order: so whoever waits for the last connection to leave the roster finds its descriptor closed.
-	c.roster.leave(c)
-	return err
-}
-
-// closeInner closes this process's descriptor. To set a deadline fails from here, and so has to be tried.
-func (c *Conn) closeInner() error {
-	err := c.inner.Close()
-	c.boundary.expose()
-	return err
-}
-
 // Refused reports whether the connection came back from a process that did not want it ([Detached.Refused]): it ends with this process.
 func (c *Conn) Refused() bool { return c.refused }
 

@@ -64,6 +64,9 @@ const grace = 100 * time.Millisecond
 // detach takes the connection out of its server, which is about to read into size bytes. It returns nil if it cannot be detached. The
 // caller holds mu, and gives it to who wants it without a lock.
 func (b *boundary) detach(c *Conn, size int) *Detached {
+	if b.closing {
+		return nil
+	}
 	d := &Detached{Idle: b.idle, At: time.Now(), Listener: c.roster.name}
 	if b.idle {
 		ahead, known := b.readAhead(size)
@@ -151,7 +154,8 @@ func (l *Listener) Adopt(d *Detached) error {
 	}
 	l.conns.enter(c)
 	if err := l.adopted.push(c); err != nil {
-		_ = c.Close()
+		_, _ = c.shut()
+		l.conns.remove(c, false) // it has not ended: it was never served
 		return err
 	}
 	return nil

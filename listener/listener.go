@@ -33,7 +33,7 @@ type Listener struct {
 
 // newListener wraps inner, which is open and belongs to the Listener from now on.
 func newListener(s *Set, r request, inner acceptor, inherited bool) *Listener {
-	l := &Listener{inner: inner, conns: roster{name: r.name, ended: &s.ended}}
+	l := &Listener{inner: inner, conns: roster{name: r.name, total: &s.ended}}
 	l.adopted.init(inner.Addr)
 	l.member = member{set: s, request: r, inherited: inherited, inner: inner, gate: &gate{setDeadline: inner.SetDeadline}}
 	if unix, ok := inner.(*net.UnixListener); ok {
@@ -113,6 +113,9 @@ func (l *Listener) Resume() { l.gate.openFor(byOwner) }
 
 // Conns returns the number of connections that were accepted and not yet closed.
 func (l *Listener) Conns() int { return l.conns.len() }
+
+// Ended returns how many of its connections were closed in this process until now: not those that were detached.
+func (l *Listener) Ended() uint64 { return l.conns.closed() }
 
 // WaitConns returns nil as soon as no accepted connection is open, or the cause of ctx's end if that comes first. New
 // connections can arrive at any time unless the listener is paused or closed.

@@ -91,7 +91,7 @@ func TestInvariant5LedgerOfAClosedConnection(t *testing.T) {
 	if have := second.ln.CloseConns(); have != 1 {
 		t.Errorf("closed: want 1, have %d", have)
 	}
-	if state, _ := book.Slot(0).Read(); state != ledger.Used {
-		t.Errorf("want it used, have %d", state)
+	if state, _ := book.Slot(0).Read(); state != ledger.Ended {
+		t.Errorf("want it ended, have %d", state)
 	}
 }

@@ -80,7 +80,7 @@ func (c *Conn) writeUnread(w io.Writer, limit int64) (int64, error) {
 }
 
 // DetachConns takes connections from their handlers, all or, if it fails, none. Their handlers neither read nor write them: one whose
-// Read is under way is [ErrReading], one that was detached before [ErrDetached]. What was given back with [Conn.Unread] goes along;
+// Read is under way is [ErrReading], one that was detached before [ErrDetached], one that somebody closes [net.ErrClosed]. What was given back with [Conn.Unread] goes along;
 // deadlines do not. When DetachConns returns, they do not count in their Listener's Conns any more.
 func DetachConns(conns ...*Conn) ([]*Detached, error) {
 	list := make([]*Detached, 0, len(conns))
@@ -88,8 +88,7 @@ func DetachConns(conns ...*Conn) ([]*Detached, error) {
 		d, err := c.boundary.release(c)
 		if err != nil {
 			for i, d := range list {
-				_ = d.Close()
-				conns[i].boundary.detached.Store(false)
+				conns[i].keep(d)
 			}
 			return nil, fmt.Errorf("detach %v: %w", c.RemoteAddr(), err)
 		}
@@ -109,6 +108,8 @@ func (b *boundary) release(c *Conn) (*Detached, error) {
 	switch {
 	case b.detached.Load():
 		return nil, ErrDetached
+	case b.closing:
+		return nil, net.ErrClosed
 	case b.reading, b.held:
 		return nil, ErrReading
 	}
@@ -148,6 +149,9 @@ func (s *Strays) AdoptConn(d *Detached) (*Conn, error) { return s.conns.adopt(d)
 // Conns is like that of Listener.
 func (s *Strays) Conns() int { return s.conns.len() }
 
+// Ended is like that of Listener.
+func (s *Strays) Ended() uint64 { return s.conns.closed() }
+
 // WaitConns is like that of Listener.
 func (s *Strays) WaitConns(ctx context.Context) error { return s.conns.wait(ctx) }
 
@@ -168,17 +172,4 @@ func (b *boundary) hold(on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.held = on
-}
-
-// abort closes the connection so that the peer sees a reset, if it is one of TCP.
-func (c *Conn) abort() {
-	if c.boundary.detached.Load() {
-		return
-	}
-	c.boundary.use()
-	if tcp, ok := c.inner.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-	}
-	_ = c.closeInner()
-	c.roster.leave(c)
 }

@@ -16,7 +16,8 @@ type roster struct {
 	first   *Conn
 	n       int
 	entered uint64         // how many ever entered
-	ended   *atomic.Uint64 // how many have left without being detached, here and elsewhere; nil if nobody counts
+	ended   uint64         // how many have left because they were closed
+	total   *atomic.Uint64 // the same of all listeners of the Set; nil if there is none
 	empty   chan struct{}  // made by who waits for n == 0, closed then
 	sink    Sink           // who wants the connections; nil if they stay
 	cursor  *Conn          // the next one to be asked for itself
@@ -40,8 +41,11 @@ func (r *roster) enter(c *Conn) {
 	}
 }
 
-// leave takes c off and reports whether it was on it: the first call wins.
-func (r *roster) leave(c *Conn) bool {
+// leave takes c off and reports whether it was on it: the first call wins. If c was not detached, it has ended.
+func (r *roster) leave(c *Conn) bool { return r.remove(c, !c.boundary.detached.Load()) }
+
+// remove is leave for who knows better whether c has ended.
+func (r *roster) remove(c *Conn, ended bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !c.listed {
@@ -60,8 +64,11 @@ func (r *roster) leave(c *Conn) bool {
 	}
 	c.next, c.prev, c.listed = nil, nil, false
 	r.n--
-	if r.ended != nil && !c.boundary.detached.Load() {
-		r.ended.Add(1)
+	if ended {
+		r.ended++
+		if r.total != nil {
+			r.total.Add(1)
+		}
 	}
 	if r.n == 0 && r.empty != nil {
 		close(r.empty)
@@ -74,6 +81,13 @@ func (r *roster) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.n
+}
+
+// closed is Listener.Ended.
+func (r *roster) closed() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended
 }
 
 // wait returns nil once the roster is empty, or was for a moment; ctx's error if that ends first.
@@ -111,11 +125,11 @@ func (r *roster) all() []*Conn {
 func (r *roster) closeAll() int {
 	n := 0
 	for _, c := range r.all() {
-		if c.adopted {
-			c.boundary.use() // as in Conn.Close
-			_ = c.inner.CloseWrite()
+		mine, err := c.shut()
+		if !mine {
+			continue // who has detached it takes it off
 		}
-		if c.closeInner() == nil { // else another Close was first
+		if err == nil { // else another Close was first
 			n++
 		}
 		r.leave(c) // its server does so, too, as soon as its Read ends

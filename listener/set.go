@@ -159,7 +159,8 @@ func (s *Set) open(ctx context.Context, r request, get func(r request, h *heirlo
 	return err
 }
 
-// Ended returns how many connections, of all its listeners, were closed in this process until now: not those that were detached.
+// Ended returns how many connections, of all its listeners, were closed in this process until now: not those that were detached, and not
+// those with which Listener.Adopt failed.
 func (s *Set) Ended() uint64 { return s.ended.Load() }
 
 // Pause pauses every listener and packet socket, also those that are opened later, until Resume. It returns when no

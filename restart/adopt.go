@@ -100,11 +100,11 @@ func (a *adopter) grant(offers []uint64) error {
 		delete(a.pending, id)
 		adopted := 0
 		for _, c := range connections {
-			if err := c.adopt(); err != nil {
+			n, err := c.adopt()
+			if err != nil {
 				errs = append(errs, err)
-			} else {
-				adopted++
 			}
+			adopted += n
 		}
 		if adopted > 0 && a.adopted != nil {
 			a.adopted(adopted)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segue-go/segue/handoff"
@@ -195,6 +196,7 @@ type rawConns struct {
 	movable   map[string]*origin
 	adopters  map[string]adopterOf
 	strays    listener.Strays
+	unserved  atomic.Int64 // connections that were adopted, and closed at once, because another of their party could not be
 }
 
 type adopterOf struct {
@@ -251,6 +253,7 @@ func (r *rawConns) receive(p *party) error {
 	}
 	if err != nil {
 		closeConns(conns)
+		r.unserved.Add(int64(len(conns)))
 		return fmt.Errorf("adopt %d connections as %.64q: %w", len(p.members), p.kind, err)
 	}
 	r.start(conns, func() { adopter.serve(r.ctx, conns, p.state) })

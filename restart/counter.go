@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,8 @@ const (
 	// (unix(7), SOCK_STREAM): it is taken whole or not at all, so that a successor that does not read cannot make this side
 	// leave half of one on the stream, before a GRANT.
 	maxCountedNames = 16 << 10
+	// lateTimeout is how long a successor that has not taken a message in time is waited for with the next ones.
+	lateTimeout = 10 * time.Millisecond
 )
 
 // ErrCounter says that a counter's name is empty, too long, or one more than MaxCounters.
@@ -41,7 +44,8 @@ var ErrCounter = errors.New("invalid counter")
 //
 // What is lost: what a successor has counted that is rolled back (its predecessor goes on with its own value, which over a
 // connection that comes back looks like a step back); what a
-// predecessor that is killed, and a successor that takes over on probation because of it, had not been told yet; what is
+// predecessor that is killed, and a successor that takes over on probation because of it, had not been told yet; what a
+// successor that has not read for 5 s, and still does not when its predecessor ends, was not told; what is
 // counted by goroutines that outlive the actors; and in a service that is stopped while two generations run, what the
 // older one counts from then on. A successor of an older version of this package begins at 0.
 type Counter struct {
@@ -49,8 +53,20 @@ type Counter struct {
 	told  uint64 // by the predecessor: its share in value
 }
 
-// Add counts n. The sum is modulo 2^64.
-func (c *Counter) Add(n uint64) { c.value.Add(n) }
+// Add counts n. A counter that has reached the largest value stays there.
+func (c *Counter) Add(n uint64) {
+	for {
+		// A sum that wraps would be a step back, which a successor takes for a broken predecessor.
+		value := c.value.Load()
+		sum := value + n
+		if sum < value {
+			sum = math.MaxUint64
+		}
+		if c.value.CompareAndSwap(value, sum) {
+			return
+		}
+	}
+}
 
 // Value returns what was counted, by this generation and those before it.
 func (c *Counter) Value() uint64 { return c.value.Load() }
@@ -111,7 +127,7 @@ func (c *counters) inherit(entry *handoff.Entry) error {
 
 // goOn adds what the predecessor has counted since it was heard of last.
 func (c *Counter) goOn(total uint64) {
-	c.value.Add(total - c.told)
+	c.Add(total - c.told)
 	c.told = total
 }
 
@@ -174,6 +190,7 @@ type counting struct {
 
 	mu   sync.Mutex // keeps what is told in order
 	told map[string]uint64
+	late bool  // the successor did not take the last message in time
 	err  error // nothing is told any more
 
 	stop chan struct{}
@@ -208,10 +225,11 @@ func (c *counting) run() {
 	}
 }
 
-// errCountedLate is why a successor is not told any more.
+// errCountedLate is why a message was not sent. Nothing of it was (see maxCountedNames): another one may be.
 var errCountedLate = errors.New("successor does not read")
 
-// tell sends what has changed. The timeout is for all of it, and nothing else ends it: what is not told here is lost.
+// tell sends what has changed. The timeout is for all of it, and nothing else ends it: what is never told is lost. Connections wait for
+// it, so a successor that was late once is tried, and not waited for, until it reads again.
 func (c *counting) tell(timeout time.Duration) {
 	if c == nil {
 		return
@@ -221,21 +239,37 @@ func (c *counting) tell(timeout time.Duration) {
 	if c.err != nil {
 		return
 	}
+	if c.late {
+		timeout = min(timeout, lateTimeout)
+	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, errCountedLate)
 	defer cancel()
 	totals := slices.DeleteFunc(c.counters.totals(), func(total handoff.Total) bool { return c.told[total.Name] == total.Value })
 	for len(totals) > 0 {
 		var counted handoff.Counted
 		counted.Totals, totals = cutTotals(totals)
-		if c.err = c.send(ctx, &counted); c.err != nil {
-			if !isGone(c.err) {
-				c.log.Warn("successor is not told any more what is counted here", "error", c.err)
-			}
+		if err := c.send(ctx, &counted); err != nil {
+			c.failed(err)
 			return
 		}
+		c.late = false
 		for _, total := range counted.Totals {
 			c.told[total.Name] = total.Value
 		}
+	}
+}
+
+// failed notes why a message was not sent. The caller holds mu.
+func (c *counting) failed(err error) {
+	if errors.Is(err, errCountedLate) {
+		if !c.late {
+			c.log.Warn("successor is not told in time what is counted here", "error", err)
+		}
+		c.late = true
+		return
+	}
+	if c.err = err; !isGone(err) {
+		c.log.Warn("successor is not told any more what is counted here", "error", err)
 	}
 }
 

@@ -5,11 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/segue-go/segue/handoff"
@@ -151,7 +155,51 @@ func TestCutTotals(t *testing.T) {
 	}
 }
 
-// A successor that does not take what it is told is not told any more, and whoever waits for that does not wait long.
+// A successor that does not take what it is told in time is not waited for again. When it reads, it is told all that it has missed.
+func TestSuccessorThatDoesNotReadIsToldLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c counters
+		counter, err := c.named("requests")
+		if err != nil {
+			t.Fatal(err)
+		}
+		reads := false
+		var heard []uint64
+		told := &counting{
+			counters: &c, log: slog.New(slog.DiscardHandler), told: make(map[string]uint64),
+			send: func(ctx context.Context, message handoff.Message) error {
+				if !reads {
+					<-ctx.Done()
+					return fmt.Errorf("send: %w", context.Cause(ctx))
+				}
+				heard = append(heard, message.(*handoff.Counted).Totals[0].Value)
+				return nil
+			},
+		}
+		for _, step := range []struct {
+			reads bool
+			takes time.Duration
+			heard []uint64
+		}{
+			{false, moveTimeout, nil},
+			{false, lateTimeout, nil},
+			{false, lateTimeout, nil},
+			{true, 0, []uint64{4}},
+			{true, 0, []uint64{4, 5}},
+			{false, moveTimeout, []uint64{4, 5}},
+		} {
+			counter.Add(1)
+			reads = step.reads
+			began := time.Now()
+			told.tell(moveTimeout)
+			if have := time.Since(began); step.takes != have || !slices.Equal(step.heard, heard) {
+				t.Errorf("after %d: want %v heard after %v, have %v after %v", counter.Value(), step.heard, step.takes, heard, have)
+			}
+		}
+	})
+}
+
+// One that has gone is not told again. An older one is told nothing.
 func TestCountingGivesUp(t *testing.T) {
 	var c counters
 	counter, err := c.named("requests")
@@ -161,19 +209,59 @@ func TestCountingGivesUp(t *testing.T) {
 	counter.Add(1)
 	sent := 0
 	told := &counting{
-		counters: &c, log: slog.New(slog.DiscardHandler), told: make(map[string]uint64), stop: make(chan struct{}), done: make(chan struct{}),
-		send: func(ctx context.Context, _ handoff.Message) error {
-			sent++
-			<-ctx.Done()
-			return context.Cause(ctx)
-		},
+		counters: &c, log: slog.New(slog.DiscardHandler), told: make(map[string]uint64),
+		send: func(context.Context, handoff.Message) error { sent++; return io.ErrUnexpectedEOF },
 	}
 	for range 3 {
 		told.tell(time.Millisecond)
 	}
-	if want := 1; want != sent || !errors.Is(told.err, errCountedLate) {
-		t.Errorf("want %d message and errCountedLate, have %d, %v", want, sent, told.err)
+	if want := 1; want != sent || !errors.Is(told.err, io.ErrUnexpectedEOF) {
+		t.Errorf("want %d message and io.ErrUnexpectedEOF, have %d, %v", want, sent, told.err)
 	}
-	(*counting)(nil).tell(time.Millisecond) // an older successor
+	(*counting)(nil).tell(time.Millisecond)
 	(*counting)(nil).finish()
+}
+
+// A counter that cannot grow any more is no step back, not even for the successor, which adds what it counts itself.
+func TestCounterStaysAtTheLargestValue(t *testing.T) {
+	const most = math.MaxUint64
+	var here, there counters
+	value := func(c *counters) *Counter {
+		counter, err := c.named("bytes")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return counter
+	}
+	value(&here).Add(most - 2)
+	entries := here.entries()
+	if err := there.inherit(&entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	value(&there).Add(1)
+	for _, want := range []uint64{most - 1, most, most, most} { // the predecessor's
+		value(&here).Add(1)
+		if have := value(&here).Value(); want != have {
+			t.Errorf("want %d, have %d", want, have)
+		}
+		if err := there.hear(&handoff.Counted{Totals: here.totals()}, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		if have := value(&there).Value(); have != most {
+			t.Errorf("successor: want %d, have %d", uint64(most), have)
+		}
+	}
+	var sum Counter
+	var adding sync.WaitGroup
+	for range 4 {
+		adding.Go(func() {
+			for range 1000 {
+				sum.Add(most / 3000)
+			}
+		})
+	}
+	adding.Wait()
+	if have := sum.Value(); have != most {
+		t.Errorf("several at once: want %d, have %d", uint64(most), have)
+	}
 }

@@ -58,7 +58,8 @@ func (e *escrow) close() {
 	_ = e.ledger.Close()
 }
 
-// recover returns the connections that a successor, which is dead, has left between two requests, and closes the others.
+// recover returns the connections that a successor, which is dead, has left between two requests, and closes the others. Lost are
+// those that had not ended.
 func (e *escrow) recover() (clean []moving, lost int) {
 	for _, c := range e.held {
 		state, ahead := e.ledger.Slot(c.slot - 1).Read()
@@ -70,6 +71,8 @@ func (e *escrow) recover() (clean []moving, lost int) {
 			c.Detached.Idle, c.Detached.Residual = true, ahead
 			c.Detached.Left, c.Detached.At = c.from.idleTimeout(), time.Now()
 			clean = append(clean, c)
+		case ledger.Ended:
+			_ = c.Close()
 		default:
 			_ = c.Close()
 			lost++
@@ -99,6 +102,14 @@ type moving struct {
 	slot int // in the ledger, from 1; 0 if it is not to be taken back
 	*listener.Detached
 	party *party // if it was handed on by Detach; it has no origin then
+}
+
+// together is how many connections come back with it, itself included.
+func (m moving) together() int {
+	if m.party != nil {
+		return len(m.party.members)
+	}
+	return 1
 }
 
 // takeBack lets this generation's server go on with it.

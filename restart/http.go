@@ -230,11 +230,12 @@ func (s *httpServer) drain(ctx context.Context, ln *listener.Listener, mover *mo
 	s.cutting.Do(func() { // for all listeners at once: Close does not know one from the other
 		s.cut = make(map[*listener.Listener]int)
 		for _, ln := range s.listeners {
-			s.cut[ln] = ln.Conns()
+			s.cut[ln] = -int(ln.Ended())
 		}
 		_ = s.Close() // says goodbye where the protocol has a word for it: TLS
 		for _, ln := range s.listeners {
 			ln.CloseConns()
+			s.cut[ln] += int(ln.Ended()) // not those that moved in this instant
 		}
 	})
 	return s.cut[ln]

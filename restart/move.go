@@ -165,7 +165,7 @@ func (m *mover) giveBack(c moving) { _ = m.serveOn(c) }
 // serveOn reports whether this generation's server has the connection again; it is closed otherwise.
 func (m *mover) serveOn(c moving) bool {
 	if err := c.takeBack(); err != nil {
-		m.cut.Add(1)
+		m.cut.Add(int64(c.together()))
 		m.log.Warn("connection could neither be moved nor served on", "error", err)
 		return false
 	}

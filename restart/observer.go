@@ -42,11 +42,16 @@ func (g *Generation) recorded(upgrade func(*record) error) *Report {
 		return &report
 	}
 	r.enter(&r.report.Draining)
-	r.ended = g.sockets.Ended()
+	r.ended = g.ended()
 	g.record = r
 	report := r.snapshot()
 	tell(g.options.Observer.Committed, report)
 	return &report
+}
+
+// ended is how many connections were served here and have ended here, whoever ended them.
+func (g *Generation) ended() int64 {
+	return int64(g.sockets.Ended()+g.raw.strays.Ended()) - g.raw.unserved.Load()
 }
 
 // ready notes that the candidate has said READY.
@@ -66,11 +71,11 @@ func (a *attempt) settle() {
 func (g *Generation) drained() {
 	r, to := g.record, &g.record.report
 	r.count(g.mover())
-	to.Cut = int(g.cut.Load())
+	cut := g.cut.Load()
+	to.Cut, to.Drained = int(cut), max(int(g.ended()-r.ended-cut), 0)
 	if mover := g.mover(); mover != nil {
-		to.Cut += int(mover.cut.Load())
+		to.Cut += int(mover.cut.Load()) // ended does not know of these
 	}
-	to.Drained = max(int(g.sockets.Ended()-r.ended)-to.Cut, 0)
 	report := r.snapshot()
 	g.log.LogAttrs(context.Background(), slog.LevelInfo, "upgraded", report.attributes()...)
 	tell(g.options.Observer.Drained, report)

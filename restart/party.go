@@ -142,14 +142,16 @@ func (p *party) adoptees() []adoptee {
 	return list
 }
 
-// adopt makes a connection this generation's own, and has it served.
-func (a adoptee) adopt() error {
+// adopt makes a connection this generation's own, and has it served. It returns how many are served more: a party arrives with its first.
+func (a adoptee) adopt() (n int, err error) {
 	switch {
 	case a.party == nil:
-		return a.to.Adopt(a.Detached)
+		n, err = 1, a.to.Adopt(a.Detached)
 	case a.Detached == a.party.members[0]:
-		return a.party.home.receive(a.party) // with all others
-	default:
-		return nil
+		n, err = len(a.party.members), a.party.home.receive(a.party)
 	}
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -291,56 +293,83 @@ func TestInvariant3WhatIsNotTakenComesBack(t *testing.T) {
 	}
 }
 
-// A successor that has room for one connection is asked until it has room for the two that go together.
-func TestSuccessorWithLittleRoomIsAskedForMore(t *testing.T) {
-	g, a, _ := detachable(t)
-	g.log = lonelyOptions(t).Logger
-	local, remote, err := scm.Pair()
+// A party that could not come back is cut, with all its members. None of them has ended here besides: they were nobody's.
+func TestPartyThatCannotComeBackIsCut(t *testing.T) {
+	null, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer remote.Close()
-	conn, err := net.FileConn(remote)
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, there := handoff.NewSession(local), handoff.NewSession(conn.(*net.UnixConn))
-	defer here.Close()
-	defer there.Close()
-	back := make(chan struct{}, 1)
-	g.AdoptAll("pair", func(context.Context, []*listener.Conn, []byte) { back <- struct{}{} })
-	m := &mover{session: here, log: g.log, credit: 1, departures: newDepartures(), underWay: make(map[uint64]*batch), done: make(chan struct{})}
-	g.successor = &successor{mover: m}
-	g.raw.leave()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	incoming := make(chan received)
-	go m.run(ctx, incoming)
-	defer func() { cancel(); <-m.done }()
-	pair := func(a *listener.Conn) {
+	defer null.Close()
+	for _, test := range []struct {
+		name  string
+		spoil func(*Generation, *party)
+	}{
+		{"after the end of the drain", func(g *Generation, _ *party) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			g.raw.moving = ctx
+		}},
+		{"the last of it is no connection", func(_ *Generation, p *party) {
+			_ = p.members[2].Close()
+			if p.members[2].Descriptor, err = scm.Duplicate(null); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		g, a, _ := detachable(t)
 		b, _ := owned(t, g)
-		if err := g.Detach("pair", nil, a, b); err != nil {
+		c, _ := owned(t, g)
+		g.AdoptAll("three", func(context.Context, []*listener.Conn, []byte) { t.Errorf("%s: served", test.name) })
+		members, err := listener.DetachConns(a, b, c)
+		if err != nil {
 			t.Fatal(err)
 		}
+		p := &party{kind: "three", members: members, home: g.raw}
+		test.spoil(g, p)
+		m := &mover{log: slog.New(slog.DiscardHandler)}
+		for _, c := range p.moving() {
+			m.giveBack(c)
+		}
+		if cut, ended := m.cut.Load(), g.ended(); cut != 3 || ended != 0 {
+			t.Errorf("%s: want 3 cut, and none ended besides; have %d, %d", test.name, cut, ended)
+		}
+		if have := g.raw.strays.Conns(); have != 0 {
+			t.Errorf("%s: %d connections are open", test.name, have)
+		}
 	}
-	pair(a)
-	<-back
-	ping := receiveType[*handoff.Ping](ctx, t, there)
-	incoming <- received{message: &handoff.Pong{Number: ping.Number, Credit: 1000}}
-	c, _ := owned(t, g)
-	pair(c)
-	receiveType[*handoff.Offer](ctx, t, there)
 }
 
-// receiveType returns the next message of a type.
-func receiveType[M handoff.Message](ctx context.Context, t *testing.T, from *handoff.Session) M {
-	t.Helper()
-	for {
-		message, err := from.Receive(ctx)
-		if err != nil {
-			t.Fatalf("want a %T, have %v", *new(M), err)
+// The Observer is told of connections that are served here, and a party is served as a whole or not at all.
+func TestObserverIsToldOfWhatWasAdopted(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		drained bool // it takes nothing any more
+		want    []int
+	}{
+		{"served", false, []int{3}},
+		{"not served", true, nil},
+	} {
+		g, a, _ := detachable(t)
+		b, _ := owned(t, g)
+		c, _ := owned(t, g)
+		if test.drained {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			g.raw.moving = ctx
 		}
-		if m, ok := message.(M); ok {
-			return m
+		g.AdoptAll("three", func(context.Context, []*listener.Conn, []byte) {})
+		members, err := listener.DetachConns(a, b, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &party{kind: "three", members: members, home: g.raw}
+		var told []int
+		adopter := adopter{adopted: func(n int) { told = append(told, n) }, pending: map[uint64][]adoptee{1: p.adoptees()}}
+		if err := adopter.grant([]uint64{1}); (err != nil) != test.drained {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if !slices.Equal(test.want, told) {
+			t.Errorf("%s: want it told of %v, have %v", test.name, test.want, told)
 		}
 	}
 }

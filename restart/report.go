@@ -35,7 +35,8 @@ type Report struct {
 	Residual int                    // bytes that had been read ahead, and traveled with them
 
 	// At a rollback, of those that were adopted: those that are served here again, and those that are closed, because the successor was
-	// in the middle of a request. (What the successor had accepted itself ends with it, and is not counted.)
+	// in the middle of a request. (What had ended there before is not counted, nor what the successor had accepted itself, which ends with
+	// it.)
 	TakenBack int
 	Lost      int
 
@@ -73,7 +74,7 @@ type record struct {
 	report Report
 	phase  *time.Duration // of report: the one under way
 	since  time.Time      // what is not counted of it yet
-	ended  uint64         // connections that had ended here before the commit
+	ended  int64          // connections that had ended here before the commit
 }
 
 func newRecord(generation int) *record {

@@ -1,7 +1,7 @@
 // Package ledger is what lets a predecessor take connections back from a successor that has died: a table in memory that both
 // have mapped, with one word for each connection that was granted on probation. The successor writes into a connection's word
-// before it touches the connection and when it is between two requests again; the predecessor reads the words when the successor is
-// dead, and not before.
+// before it touches the connection, when it is between two requests again, and when it has closed it; the predecessor reads the words
+// when the successor is dead, and not before.
 //
 // The memory is a memfd, sealed so that neither side can make it smaller under the other. It outlives its writer: what was written
 // before a SIGKILL is there. Linux only; elsewhere New and Open answer [errors.ErrUnsupported].
@@ -43,6 +43,8 @@ const (
 	Used
 	// Clean connections were used, and are between two requests.
 	Clean
+	// Ended connections were closed. To a peer that does not know of this state they are Used.
+	Ended
 )
 
 // A word is the state in bits 0 to 3, the number of bytes that were read ahead in bits 4 to 7, and these bytes from bit 8 on.
@@ -144,6 +146,9 @@ func (s *Slot) Clean(readAhead []byte) bool {
 	return true
 }
 
+// End notes that the connection is closed: the peer knows, and nothing is left to take back. It is Used until then.
+func (s *Slot) End() { s.word.Store(uint32(Ended)) }
+
 // InUse reports whether the connection is in the middle of something.
 func (s *Slot) InUse() bool { return s.word.Load()&stateMask == uint32(Used) }
 
@@ -152,8 +157,8 @@ func (s *Slot) Read() (state State, readAhead []byte) {
 	word := s.word.Load()
 	count := word >> countShift & 0xf
 	switch state = State(word & stateMask); {
-	case word == uint32(Untouched):
-		return Untouched, nil
+	case word == uint32(Untouched), word == uint32(Ended):
+		return state, nil
 	case state != Clean || count > maxReadAhead:
 		return Used, nil
 	}

@@ -42,6 +42,9 @@ func TestOneSideReadsWhatTheOtherWrites(t *testing.T) {
 			}
 		}, Used, ""},
 		{"clean, and used again", func(s *Slot) { s.Clean([]byte("GE")); s.Use() }, Used, ""},
+		{"ended", func(s *Slot) { s.Use(); s.End() }, Ended, ""},
+		{"ended with bytes", func(s *Slot) { s.word.Store(0x4113) }, Used, ""},
+		{"a state of a later version", func(s *Slot) { s.word.Store(4) }, Used, ""},
 		{"nonsense", func(s *Slot) { s.word.Store(0xffffffff) }, Used, ""},
 		{"clean with too many bytes", func(s *Slot) { s.word.Store(0x42) }, Used, ""},
 		{"untouched with bytes", func(s *Slot) { s.word.Store(0x4110) }, Used, ""},
