@@ -127,7 +127,7 @@ func (o *offspring) fence(ctx context.Context) error {
 	}
 	if o.process == nil {
 		o.spawner.sealed() // from here, who has the socket got it by being started with it
-		found, err := findProcess(o.inode)
+		found, err := o.find(ctx)
 		if err != nil {
 			o.log.Warn("cannot find the successor to end it", "error", err)
 			if o.isReady() {
@@ -147,6 +147,33 @@ func (o *offspring) fence(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// findPause is the time between two looks for a process. Nothing tells when there is more to see.
+const findPause = 20 * time.Millisecond
+
+// find looks for a process that has not said HELLO until it is found, or ctx ends. It may not have got as far as to its own program yet, and
+// while others exit, the kernel's list of children may lack any (proc(5)). Nil means that it is known to have ended.
+func (o *offspring) find(ctx context.Context) (*process, error) {
+	again := time.NewTicker(findPause)
+	defer again.Stop()
+	ended := o.ended()
+	for {
+		found, err := findProcess(o.inode)
+		if err == nil || !canFindProcess {
+			return found, err
+		}
+		select {
+		case <-again.C:
+		case <-ended:
+			if o.end() != nil {
+				return nil, nil
+			}
+			ended = nil // it called Ready unbidden, and may live
+		case <-ctx.Done():
+			return nil, err
+		}
 	}
 }
 
