@@ -15,7 +15,7 @@ type probation struct {
 	*Generation
 	granted bool         // this generation may accept
 	asked   bool         // for the commit
-	silence *time.Timer  // until the predecessor's silence makes this generation accept beside it
+	silence *time.Timer  // until GRANT: when the predecessor's silence makes this generation accept beside it
 	serving bool         // committed, or promoted by the predecessor's death
 	mute    bool         // an answer could not be sent: none can
 	healthy <-chan error // the end of probing; nil before GRANT and after
@@ -52,7 +52,7 @@ func (p *probation) run(ctx context.Context) error {
 		case <-p.silence.C:
 			p.acceptBeside()
 		case in := <-incoming:
-			p.silence.Stop() // one that has begun to talk has paused its listeners, or is about to
+			p.silence.Stop()
 			if in.err != nil {
 				if err := p.sessionEnded(in.err); err != nil {
 					return err
@@ -70,6 +70,9 @@ func (p *probation) run(ctx context.Context) error {
 			}
 			if p.predecessor.hasGone() {
 				incoming = nil
+			}
+			if !p.granted && !p.serving && ctx.Err() == nil {
+				p.silence.Reset(p.options.patience()) // until GRANT it may fall silent after any word, and perhaps has paused its listeners
 			}
 		case err := <-p.healthy:
 			p.healthy = nil
