@@ -82,9 +82,15 @@ func unixConn(conn net.Conn) (*net.UnixConn, error) {
 func (b *Backend) serve(ctx context.Context, s *Session) error {
 	defer s.Close() // and descriptors that were read ahead
 	s.broker()
-	greeting, cancel := context.WithTimeoutCause(ctx, greetTimeout, ErrFrameTimeout)
+	greeting, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), greetTimeout, ErrFrameTimeout)
 	defer cancel()
+	// Who comes while this side leaves is welcomed all the same, to be told so: a mere end would be taken for a failure.
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(answerTimeout, cancel) })
+	defer stop()
 	answer := Welcome{Limits: Limits{Credit: b.credit()}}
+	if ctx.Err() != nil {
+		answer.Limits.Credit = 0
+	}
 	if _, err := s.welcome(greeting, answer, func(Token) error { return nil }); err != nil {
 		return err
 	}

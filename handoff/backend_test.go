@@ -306,3 +306,17 @@ func TestBackendBare(t *testing.T) {
 		t.Errorf("client: want hello, have %q, %v", hello, err)
 	}
 }
+
+// A front that has just come is told that the backend leaves, and not left with an end that might be a failure's.
+func TestBackendThatLeavesSaysSoToWhoComes(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	session, served := front(t, ctx, &Backend{})
+	message, err := session.Receive(bounded(t))
+	if _, ok := message.(*Bye); !ok {
+		t.Errorf("want BYE, have %T, %v", message, err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}

@@ -30,6 +30,8 @@ var (
 	ErrTruncated = scm.ErrTruncated
 	// ErrDescriptorCount says that other descriptors came than were announced. They were closed.
 	ErrDescriptorCount = scm.ErrDescriptorCount
+	// ErrCutOff says that a part of a message was sent, this one or an earlier one: nothing more can be sent in this session.
+	ErrCutOff = scm.ErrCutOff
 	// ErrControlMessage says that something other than descriptors came as control data.
 	ErrControlMessage = scm.ErrControlMessage
 )
@@ -43,6 +45,7 @@ type Session struct {
 	stream *stream
 
 	sending sync.Mutex // keeps a frame and the descriptors beside it together
+	cut     error      // why a frame is not whole, and so nothing can follow it; guarded by sending
 
 	// announced holds the tokens of offers whose descriptors have not come yet.
 	announced    TokenStore
@@ -63,7 +66,7 @@ func (s *Session) Close() error {
 }
 
 // Send writes one message, and for an Offer the descriptors of its entries, which stay the caller's. It fails with the
-// cause of ctx, with ErrTooLarge, or with the error of sendmsg(2): EPIPE when the peer is gone.
+// cause of ctx, with ErrTooLarge, with ErrCutOff, or with the error of sendmsg(2): EPIPE when the peer is gone.
 func (s *Session) Send(ctx context.Context, message Message) error {
 	frame, token, descriptors, err := s.encode(message)
 	if err != nil {
@@ -71,12 +74,22 @@ func (s *Session) Send(ctx context.Context, message Message) error {
 	}
 	s.sending.Lock()
 	defer s.sending.Unlock()
-	if s.together {
+	switch {
+	case s.cut != nil:
+		err = s.cut
+	case s.together:
 		err = scm.Send(ctx, s.conn, append(frame, token...), descriptors)
-	} else if err = scm.Send(ctx, s.conn, frame, nil); err == nil && descriptors != nil {
-		err = scm.Send(ctx, s.conn, token, descriptors)
+	default:
+		if err = scm.Send(ctx, s.conn, frame, nil); err == nil && descriptors != nil {
+			if err = scm.Send(ctx, s.conn, token, descriptors); err != nil {
+				err = fmt.Errorf("%w: %w", ErrCutOff, err)
+			}
+		}
 	}
 	runtime.KeepAlive(message)
+	if errors.Is(err, ErrCutOff) {
+		s.cut = err
+	}
 	if err != nil {
 		return fmt.Errorf("send %T with %d descriptors: %w", message, len(descriptors), err)
 	}
@@ -100,6 +113,9 @@ func (s *Session) sendNow(message Message) error {
 		return errBusy
 	}
 	defer s.sending.Unlock()
+	if s.cut != nil {
+		return s.cut
+	}
 	frame = append(frame, token...)
 	n, err := scm.SendOnce(s.conn, frame, descriptors)
 	runtime.KeepAlive(message)
@@ -110,8 +126,9 @@ func (s *Session) sendNow(message Message) error {
 		return errBusy
 	case n == 0 && errors.Is(err, syscall.ETOOMANYREFS):
 		return fmt.Errorf("%w: %w", errInFlight, err)
-	case err == nil:
-		err = fmt.Errorf("%w: %d of %d bytes", io.ErrShortWrite, n, len(frame))
+	case n > 0:
+		s.cut = fmt.Errorf("%w: after %d of %d bytes", ErrCutOff, n, len(frame))
+		err = errors.Join(s.cut, err)
 	}
 	return fmt.Errorf("send %T with %d descriptors: %w", message, len(descriptors), err)
 }

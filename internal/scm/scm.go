@@ -39,6 +39,8 @@ var (
 	// ErrTooManyInFlight reports that this user has more descriptors sent and not yet received, over all sockets, than
 	// RLIMIT_NOFILE of this process allows (ETOOMANYREFS in unix(7)), and that it stayed so until the context was done.
 	ErrTooManyInFlight = errors.New("too many descriptors in flight")
+	// ErrCutOff says that only a part of a message was sent.
+	ErrCutOff = errors.New("message cut off")
 )
 
 // Descriptors owns received file descriptors, all close-on-exec, in the order in which the peer sent them.

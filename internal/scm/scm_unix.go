@@ -36,7 +36,7 @@ const (
 // own references.
 //
 // A full socket buffer and ETOOMANYREFS are waited out until ctx is done. That error wraps the reason of ctx, and in
-// the second case [ErrTooManyInFlight]. A wait that ctx ended leaves conn without write deadline; one that the
+// the second case [ErrTooManyInFlight]; it is of [ErrCutOff] if a part was sent. A wait that ctx ended leaves conn without write deadline; one that the
 // caller had set before is respected and else left alone. Errors of sendmsg(2) are wrapped: EPIPE if the peer is gone,
 // ECONNRESET if it goes just now with data unread, EBADF if one of fds is not open. More than [MaxDescriptors] are
 // refused with [ErrDescriptorCount].
@@ -65,6 +65,7 @@ func send(ctx context.Context, conn *net.UnixConn, payload []byte, fds []int) er
 		rights = unix.UnixRights(fds...)
 	}
 	var pause time.Duration // more than 0 after ETOOMANYREFS
+	whole := len(payload)
 	for len(payload) > 0 {
 		n, err := sendmsg(raw, payload, rights)
 		if errors.Is(err, unix.ETOOMANYREFS) {
@@ -76,6 +77,9 @@ func send(ctx context.Context, conn *net.UnixConn, payload []byte, fds []int) er
 			}
 		}
 		err = interrupted(ctx, err)
+		if err != nil && len(payload) < whole {
+			return fmt.Errorf("%w: after %d of %d bytes: %w", ErrCutOff, whole-len(payload), whole, err)
+		}
 		if pause > 0 && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return fmt.Errorf("%w: %w", ErrTooManyInFlight, err)
 		}

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -82,6 +83,9 @@ func Marshal(value any) ([]byte, error) { return encoding.Marshal(value) }
 // Unmarshal decodes what travels inside a body, within the same bounds as Decode.
 func Unmarshal(data []byte, into any) error {
 	if err := decoding.Unmarshal(data, into); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("%w: %v", ErrMalformed, err) // it is the body that ends, and not the stream
+		}
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return nil

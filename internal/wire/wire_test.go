@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"io"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
@@ -103,4 +104,17 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("own encoding is refused: %v", err)
 		}
 	})
+}
+
+// A body that ends too soon is no end of the stream, which would mean that the peer is gone.
+func TestBodyThatEndsTooSoonIsNoEOF(t *testing.T) {
+	var into struct {
+		Data []byte `cbor:"1,keyasint"`
+	}
+	for _, body := range [][]byte{{}, {0xa1}, {0xa1, 0x01, 0x42, 0x00}} {
+		err := Decode(1, body, &into)
+		if !errors.Is(err, ErrMalformed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%x: want ErrMalformed and no EOF, have %v", body, err)
+		}
+	}
 }
