@@ -45,6 +45,7 @@ type Generation struct {
 	hurry      chan struct{}   // closed: it does not wait for its connections any more
 	running    atomic.Bool     // Run was called
 	stopping   atomic.Bool     // a stop signal ended the group
+	stopsAll   atomic.Bool     // and it came while the PID file named this process
 	moving     context.Context // ends when this generation has drained
 	stopMoving context.CancelFunc
 	unfenced   []*handoff.Session // of successors that could not be ended: an end of the session would tell them to serve

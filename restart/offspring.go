@@ -130,4 +130,6 @@ func (o *offspring) unbidden() bool {
 	}
 }
 
+func (o *offspring) startedHere() bool { return true }
+
 func (o *offspring) release() { o.process.release() }

@@ -87,7 +87,7 @@ func (g *Generation) leave() {
 	if g.successor != nil {
 		g.door.close(false)
 		_ = g.sockets.Leave() // they are the successor's
-		if g.stopping.Load() {
+		if g.stopsAll.Load() && g.successor.startedHere {
 			g.successor.stop() // the signal came too late to roll back
 		} else if mover := g.mover(); mover != nil {
 			go mover.run(g.moving, g.successor.incoming)
@@ -178,6 +178,10 @@ func (g *Generation) stopActor(ctx context.Context) (func() error, func(error)) 
 	return func() error {
 		select {
 		case received := <-g.stop:
+			// Once the file names a successor, the signal is for this process alone. It is looked at now and not at the commit, because
+			// a manager may stop the old process as soon as it sees that the new one serves, which is before this one knows. Where no
+			// file tells, a signal ends whom it is sent to: too many processes are better than none.
+			g.stopsAll.Store(g.pidFile.isOwn())
 			g.stopping.Store(true)
 			g.log.Info("stopping", "signal", received.String())
 			return errStopped
