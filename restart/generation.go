@@ -39,13 +39,14 @@ type Generation struct {
 	requests chan *upgradeRequest
 	hangup   chan os.Signal // an upgrade is wanted
 	stop     chan os.Signal // the end is wanted
+	bidden   chan struct{}  // the predecessor wants the end
 
 	committed  chan struct{}   // closed: this generation is the one that serves
 	leaving    chan struct{}   // closed: it hands over or stops
+	signalled  chan struct{}   // closed: a stop signal ends it
 	hurry      chan struct{}   // closed: it does not wait for its connections any more
 	running    atomic.Bool     // Run was called
-	stopping   atomic.Bool     // a stop signal ended the group
-	stopsAll   atomic.Bool     // and it came while the PID file named this process
+	stopsAll   atomic.Bool     // the stop signal came while the PID file named this process
 	moving     context.Context // ends when this generation has drained
 	stopMoving context.CancelFunc
 	unfenced   []*handoff.Session // of successors that could not be ended: an end of the session would tell them to serve
@@ -96,6 +97,8 @@ func newGeneration(options Options, spawner spawner) (*Generation, error) {
 		stop:      make(chan os.Signal, 1),
 		committed: make(chan struct{}),
 		leaving:   make(chan struct{}),
+		bidden:    make(chan struct{}, 1),
+		signalled: make(chan struct{}),
 		hurry:     make(chan struct{}),
 	}
 	g.moving, g.stopMoving = context.WithCancel(context.Background())
