@@ -146,7 +146,7 @@ func (predecessor *runner) upgrade(t *testing.T, claim func(*Generation)) *runne
 		})
 		done <- report.Err
 	}()
-	if err := next.inherit(c.successor, c.token); err != nil {
+	if err := next.inherit(t.Context(), c.successor, c.token); err != nil {
 		t.Fatal(err)
 	}
 	claim(next)
@@ -185,7 +185,7 @@ func inheritFromScript(t *testing.T, g *Generation, capabilities []string, scrip
 		}
 		done <- err
 	}()
-	inherited = g.inherit(c.successor, c.token)
+	inherited = g.inherit(t.Context(), c.successor, c.token)
 	return inherited, <-done
 }
 

@@ -56,6 +56,38 @@ func TestInvariant2StopOfTheOldProcessLeavesTheNewOne(t *testing.T) {
 	}
 }
 
+// A process that is to take over can be stopped while it waits for a generation that waits for its own predecessor. Nothing has happened then.
+func TestStopOfATakeoverThatWaits(t *testing.T) {
+	s := startService(t, config{Probation: -1, Drain: patience, Socket: true})
+	slow := make(chan error, 1)
+	<-s.begin("/slow?d=2s", slow) // keeps the first generation draining
+	first := s.pid()
+	s.hangup(2)
+	second := s.pid()
+	another := s.launchAnother(syscall.SysProcAttr{})
+	s.await("visit", func(l line) bool { return l.Message == "taking over" && l.PID == another.Process.Pid })
+	s.signal(another.Process.Pid, syscall.SIGTERM)
+	if err := s.wait(another); err == nil {
+		t.Error("want it to say that it was stopped")
+	}
+	select {
+	case <-slow:
+		t.Fatal("it was not stopped before the first generation had drained")
+	default:
+	}
+	s.await("reason", func(l line) bool {
+		return strings.HasPrefix(l.raw, "service: ") && strings.Contains(l.raw, "stopped by a signal")
+	})
+	if err := <-slow; err != nil {
+		t.Errorf("request in the first generation: %v", err)
+	}
+	awaitExit(t, first)
+	if generation, pid := s.serving(); generation != 2 || pid != second || s.pid() != second {
+		t.Errorf("want generation 2 of pid %d, have generation %d of pid %d, PID file %d", second, generation, pid, s.pid())
+	}
+	s.takeOver(3)
+}
+
 // serviceManager is the other end of NOTIFY_SOCKET.
 type serviceManager struct{ *net.UnixConn }
 
