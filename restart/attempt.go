@@ -68,7 +68,10 @@ func (a *attempt) run(ctx context.Context, tokens *handoff.TokenStore, expected 
 	}
 	a.log.Info("handed over", "generation", a.number, "successor", a.candidate.pid(), "took", time.Since(started))
 	a.candidate.release()
-	a.successor = &successor{session: a.session, incoming: a.incoming, stopReading: stop, mover: a.mover, counting: a.counting}
+	a.successor = &successor{
+		session: a.session, incoming: a.incoming, stopReading: stop, mover: a.mover, counting: a.counting,
+		startedHere: a.candidate.startedHere(),
+	}
 	a.counting.start()
 	return nil
 }

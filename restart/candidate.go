@@ -17,6 +17,8 @@ type candidate interface {
 	// tells.
 	ended() <-chan struct{}
 	end() error
+	// startedHere reports whether this process started it. Otherwise something else did, which stops it itself.
+	startedHere() bool
 	// confirm waits for the proof that the process knows of the commit. Whatever it still says comes from incoming; what is no such
 	// proof is for other.
 	confirm(ctx context.Context, session *handoff.Session, incoming <-chan received, other func(handoff.Message) error) error

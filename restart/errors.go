@@ -11,6 +11,8 @@ var (
 	ErrRunTwice = errors.New("generation has run already")
 	// ErrInherited says that the environment announces a predecessor, but what it should have left is not there.
 	ErrInherited = errors.New("no usable inheritance")
+	// ErrStopSignal says that a stop signal came while New waited for the predecessor, which serves on.
+	ErrStopSignal = errors.New("stopped by a signal")
 	// ErrUpgradeInProgress says that the caller's context ended while another upgrade was under way.
 	ErrUpgradeInProgress = errors.New("upgrade in progress")
 	// ErrPredecessorDraining says that this generation's own predecessor had not gone in time.

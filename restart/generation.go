@@ -2,6 +2,7 @@ package restart
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -39,12 +40,14 @@ type Generation struct {
 	requests chan *upgradeRequest
 	hangup   chan os.Signal // an upgrade is wanted
 	stop     chan os.Signal // the end is wanted
+	bidden   chan struct{}  // the predecessor wants the end
 
 	committed  chan struct{}   // closed: this generation is the one that serves
 	leaving    chan struct{}   // closed: it hands over or stops
+	signalled  chan struct{}   // closed: a stop signal ends it
 	hurry      chan struct{}   // closed: it does not wait for its connections any more
 	running    atomic.Bool     // Run was called
-	stopping   atomic.Bool     // a stop signal ended the group
+	stopsAll   atomic.Bool     // the stop signal came while the PID file named this process
 	moving     context.Context // ends when this generation has drained
 	stopMoving context.CancelFunc
 	unfenced   []*handoff.Session // of successors that could not be ended: an end of the session would tell them to serve
@@ -65,8 +68,8 @@ type actor struct {
 //
 // Call it early: until then SIGHUP kills, and what tableflip leaves to its child (an environment variable and
 // descriptors) would reach the service's own children. Only one generation can be made in a process. It fails with
-// ErrOptions, ErrInherited, or the errors of handoff when the predecessor refuses or breaks the protocol; a predecessor
-// that died is no failure.
+// ErrOptions, ErrInherited, ErrStopSignal if a stop signal comes while it waits for the predecessor, or the errors of handoff when
+// the predecessor refuses or breaks the protocol; a predecessor that died is no failure.
 func New(options Options) (*Generation, error) {
 	options, err := options.resolved()
 	if err != nil {
@@ -95,6 +98,8 @@ func newGeneration(options Options, spawner spawner) (*Generation, error) {
 		stop:      make(chan os.Signal, 1),
 		committed: make(chan struct{}),
 		leaving:   make(chan struct{}),
+		bidden:    make(chan struct{}, 1),
+		signalled: make(chan struct{}),
 		hurry:     make(chan struct{}),
 	}
 	g.moving, g.stopMoving = context.WithCancel(context.Background())
@@ -106,17 +111,39 @@ func newGeneration(options Options, spawner spawner) (*Generation, error) {
 	if len(options.StopSignals) > 0 {
 		signal.Notify(g.stop, options.StopSignals...)
 	}
-	var err error
-	if inherited := spawner.inherited(); inherited != nil {
-		err = g.inheritFrom(inherited)
-	} else if options.Socket != "" {
-		err = g.takeOver()
-	}
-	if err != nil {
+	if err := g.succeed(); err != nil {
 		g.abandon()
 		return nil, err
 	}
 	return g, nil
+}
+
+// succeed makes this generation its predecessor's successor, if there is one. That one may keep it waiting, so that a stop signal ends
+// that. It is told nothing, and serves on.
+func (g *Generation) succeed() error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	watched := make(chan error, 1)
+	go func() {
+		select {
+		case received := <-g.stop:
+			stopped := fmt.Errorf("%w: %v", ErrStopSignal, received)
+			cancel(stopped)
+			watched <- stopped
+		case <-ctx.Done():
+			watched <- nil
+		}
+	}()
+	var err error
+	if inherited := g.spawner.inherited(); inherited != nil {
+		err = g.inheritFrom(ctx, inherited)
+	} else if g.options.Socket != "" {
+		err = g.takeOver(ctx)
+	}
+	cancel(nil)
+	if stopped := <-watched; stopped != nil {
+		return stopped // even if it has just succeeded: nobody else would hear of the signal
+	}
+	return err
 }
 
 // abandon undoes New.

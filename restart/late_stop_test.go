@@ -9,15 +9,20 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/segue-go/segue/handoff"
 )
 
-// A stop signal that comes when the successor has just been committed ends both. What was on its way then stays here, and is drained.
+// A stop signal that comes when the successor has just been committed, and the PID file does not name it yet, ends both. What was on its way then stays here, and is drained.
 func TestInvariant3StopRightAfterTheCommit(t *testing.T) {
 	g, c := newTwin(t), newConversation(t)
+	g.pidFile.path = filepath.Join(t.TempDir(), "pid")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	ln, err := g.Listen(ctx, "web", "tcp", "127.0.0.1:0")
@@ -63,9 +68,9 @@ func TestInvariant3StopRightAfterTheCommit(t *testing.T) {
 	if err := successor.Send(ctx, &handoff.Ack{Offer: offer.ID, Results: []handoff.Result{{ID: 1, Accepted: true}}}); err != nil {
 		t.Fatal(err)
 	}
-	predecessor.stopping.Store(true)
+	predecessor.stop <- syscall.SIGTERM
 	left := make(chan struct{})
-	go func() { defer close(left); predecessor.leave() }()
+	go func() { defer close(left); predecessor.wait() }()
 	for stopped := false; ; {
 		message, err := successor.Receive(ctx)
 		if isGone(err) {
@@ -92,6 +97,42 @@ func TestInvariant3StopRightAfterTheCommit(t *testing.T) {
 		}
 	}
 	<-left
+}
+
+// A stop signal that is for this process alone does not end the successor.
+func TestInvariant2StopOfTheOldProcessIsNotPassedOn(t *testing.T) {
+	own := strconv.Itoa(os.Getpid())
+	for _, test := range []struct {
+		name        string
+		pidFile     string
+		startedHere bool
+		passedOn    bool
+	}{
+		{"the PID file names the old process", own, true, true},
+		{"the PID file names the new process", "1", true, false},
+		{"there is no PID file", "", true, false},
+		{"the PID file names the old process, and something else started the new one", own, false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g, c := newTwin(t), newConversation(t)
+			g.pidFile.path = filepath.Join(t.TempDir(), "pid")
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			predecessor := runFirst(t, g)
+			if err := errors.Join(os.Remove(g.pidFile.path), os.WriteFile(g.pidFile.path, []byte(test.pidFile), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			// The successor is committed when the signal comes.
+			predecessor.successor = &successor{session: c.predecessor, stopReading: func() {}, startedHere: test.startedHere}
+			predecessor.record = newRecord(1)
+			predecessor.stop <- syscall.SIGTERM
+			message, err := handoff.NewSession(c.successor).Receive(ctx)
+			if bye, ok := message.(*handoff.Bye); !ok || bye.Stop != test.passedOn {
+				t.Errorf("want BYE, passed on %v, have %+v, %v", test.passedOn, message, err)
+			}
+			predecessor.wait()
+		})
+	}
 }
 
 // takeConnection is a successor's side from HELLO to COMMITTED, which is offered a connection meanwhile.

@@ -188,4 +188,6 @@ func (o *offspring) isReady() bool {
 	}
 }
 
+func (o *offspring) startedHere() bool { return true }
+
 func (o *offspring) release() { o.process.release() }

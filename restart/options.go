@@ -39,6 +39,10 @@ type Options struct {
 	// PIDFile is written, atomically and with mode 0644, by each generation from the moment on that it is the one to
 	// signal, and again after a failed upgrade. The last generation removes it. Empty means none. A relative path is
 	// relative to the working directory at New.
+	//
+	// A stop signal that comes right after the commit, while the file still names the process that gets it, ends the successor that it
+	// has started, too. Otherwise, without a file, and when another process has taken over, it ends from the commit on only
+	// the process that gets it.
 	PIDFile string
 
 	// Socket is the path of a Unix socket at which a process that something else started (a service manager, an operator)

@@ -30,7 +30,7 @@ func (p *predecessor) hasGone() bool {
 }
 
 // inheritFrom is inherit for a process that was spawned.
-func (g *Generation) inheritFrom(left *inheritance) error {
+func (g *Generation) inheritFrom(ctx context.Context, left *inheritance) error {
 	conn, err := net.FileConn(left.socket)
 	_ = left.socket.Close()
 	if err != nil {
@@ -41,7 +41,7 @@ func (g *Generation) inheritFrom(left *inheritance) error {
 		_ = conn.Close()
 		return fmt.Errorf("%w: upgrade socket is a %T, want a unix socket", ErrInherited, conn)
 	}
-	err = g.inherit(socket, left.token)
+	err = g.inherit(ctx, socket, left.token)
 	if isGone(err) {
 		g.predecessorDied(err)
 		return nil
@@ -56,7 +56,7 @@ func (g *Generation) predecessorDied(cause error) {
 }
 
 // inherit takes what the predecessor at the other end of socket offers.
-func (g *Generation) inherit(socket *net.UnixConn, token handoff.Token) error {
+func (g *Generation) inherit(ctx context.Context, socket *net.UnixConn, token handoff.Token) error {
 	// Nothing is accepted here before the predecessor has paused: a successor that turns out bad at start must not have
 	// taken a connection.
 	g.sockets.Pause()
@@ -64,7 +64,7 @@ func (g *Generation) inherit(socket *net.UnixConn, token handoff.Token) error {
 	g.number = 2 // at least
 	g.states.disinherit()
 	g.counters.disinherit()
-	ctx, cancel := context.WithTimeoutCause(context.Background(), g.options.UpgradeTimeout, ErrUpgradeTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, g.options.UpgradeTimeout, ErrUpgradeTimeout)
 	defer cancel()
 	if err := g.receiveInheritance(ctx, token); err != nil {
 		return fmt.Errorf("inherit: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/signal"
 	"syscall"
 
@@ -21,7 +22,7 @@ func (g *Generation) Run(ctx context.Context) error {
 	defer cancel()
 	draining, drained := context.WithCancel(context.Background())
 	defer drained()
-	go g.hurryOnSecondStop(draining)
+	go g.hearStops(draining)
 
 	g.sockets.CloseUnclaimed()
 	g.states.forgetUnclaimed(g.log)
@@ -87,7 +88,7 @@ func (g *Generation) leave() {
 	if g.successor != nil {
 		g.door.close(false)
 		_ = g.sockets.Leave() // they are the successor's
-		if g.stopping.Load() {
+		if g.stopsAll.Load() && g.successor.startedHere {
 			g.successor.stop() // the signal came too late to roll back
 		} else if mover := g.mover(); mover != nil {
 			go mover.run(g.moving, g.successor.incoming)
@@ -154,10 +155,11 @@ func (g *Generation) wantUpgrade() {
 	}
 }
 
-// wantStop asks for the end as a stop signal does.
+// wantStop asks for the end because the predecessor passes a stop signal on. It is no signal: this process may get its own as well, and two
+// of those mean more.
 func (g *Generation) wantStop() {
 	select {
-	case g.stop <- syscall.SIGTERM:
+	case g.bidden <- struct{}{}:
 	default: // it is asked for already
 	}
 }
@@ -172,42 +174,47 @@ func (g *Generation) upgradeWanted() bool {
 	}
 }
 
-// stopActor ends the group on the first stop signal or at the end of ctx.
+// stopActor ends the group on the first stop signal, when the predecessor passes one on, or at the end of ctx.
 func (g *Generation) stopActor(ctx context.Context) (func() error, func(error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	return func() error {
 		select {
-		case received := <-g.stop:
-			g.stopping.Store(true)
-			g.log.Info("stopping", "signal", received.String())
-			return errStopped
+		case <-g.signalled:
+		case <-g.bidden:
+			g.log.Info("stopping", "signal", "passed on by the predecessor")
 		case <-ctx.Done():
-			return errStopped
 		}
+		return errStopped
 	}, func(error) { cancel() }
 }
 
-// hurryOnSecondStop ends the drain early. A first stop signal that arrives while draining for another reason does not: after a
-// handover, service managers send it to every process of the service, and after the end of Run's context it may be why
-// that ended.
-func (g *Generation) hurryOnSecondStop(ctx context.Context) {
+// hearStops acts on the stop signals of this process, until ctx ends. It alone reads them, so that it counts them all: the first one ends
+// the group, the second one the drain. A first one that arrives while draining for another reason does nothing: after a
+// handover, and after a BYE that passes a stop on, service managers send it to every process of the service, and after the end of Run's
+// context it may be why that ended.
+func (g *Generation) hearStops(ctx context.Context) {
+	var received os.Signal
 	select {
-	case <-g.leaving:
+	case received = <-g.stop:
 	case <-ctx.Done():
 		return
 	}
-	for first := !g.stopping.Load(); ; first = false {
-		select {
-		case received := <-g.stop:
-			if !first {
-				g.log.Info("not waiting for connections any more", "signal", received.String())
-				close(g.hurry)
-				return
-			}
-			g.log.Info("draining already: another one ends that", "signal", received.String())
-		case <-ctx.Done():
-			return
-		}
+	select {
+	case <-g.leaving:
+		g.log.Info("draining already: another one ends that", "signal", received.String())
+	default:
+		// Once the file names a successor, the signal is for this process alone. It is looked at now and not at the commit, because
+		// a manager may stop the old process as soon as it sees that the new one serves, which is before this one knows. Where no
+		// file tells, a signal ends whom it is sent to: too many processes are better than none.
+		g.stopsAll.Store(g.pidFile.isOwn())
+		g.log.Info("stopping", "signal", received.String())
+		close(g.signalled)
+	}
+	select {
+	case received = <-g.stop:
+		g.log.Info("not waiting for connections any more", "signal", received.String())
+		close(g.hurry)
+	case <-ctx.Done():
 	}
 }
 

@@ -56,7 +56,7 @@ func TestInvariant3StopWhileConnectionsMove(t *testing.T) {
 		}
 		scripted <- err
 	}()
-	if err := errors.Join(g.inherit(c.successor, c.token), <-scripted); err != nil {
+	if err := errors.Join(g.inherit(t.Context(), c.successor, c.token), <-scripted); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := g.Listen(ctx, "web", "tcp", "127.0.0.1:0")
@@ -162,7 +162,7 @@ func TestInvariant2StopRightAfterTheCommit(t *testing.T) {
 		}
 		scripted <- err
 	}()
-	if err := errors.Join(g.inherit(c.successor, c.token), <-scripted); err != nil {
+	if err := errors.Join(g.inherit(t.Context(), c.successor, c.token), <-scripted); err != nil {
 		t.Fatal(err)
 	}
 	successor := runTwin(t, g)

@@ -16,6 +16,7 @@ type successor struct {
 	stopReading context.CancelFunc
 	mover       *mover    // nil if it takes no connections
 	counting    *counting // nil if it has no counters
+	startedHere bool      // by this process
 }
 
 // bye tells that this generation has gone, and whether it was asked for an upgrade that it could not serve any more.
@@ -26,7 +27,7 @@ func (s *successor) bye(upgrade bool) {
 	_ = s.session.Close()
 }
 
-// stop passes a stop signal on that came when this generation had just handed over. What is on its way then stays here: to the successor,
+// stop passes a stop signal on that was for the service, and came when this generation had just handed over. What is on its way then stays here: to the successor,
 // BYE says so.
 func (s *successor) stop() {
 	s.mover.abandon()

@@ -214,9 +214,9 @@ func readToken(path string) (handoff.Token, error) {
 }
 
 // takeOver makes this process the successor of the generation that serves at Options.Socket, if there is one.
-func (g *Generation) takeOver() error {
+func (g *Generation) takeOver(ctx context.Context) error {
 	for try := 1; ; try++ {
-		err := g.tryTakeOver()
+		err := g.tryTakeOver(ctx)
 		if err == nil || errors.Is(err, errNobody) {
 			return nil
 		}
@@ -224,17 +224,21 @@ func (g *Generation) takeOver() error {
 			return err
 		}
 		g.disinherit()
-		time.Sleep(knockPause) // nothing tells when the next generation has opened its door
+		select {
+		case <-time.After(knockPause): // nothing tells when the next generation has opened its door
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 
-func (g *Generation) tryTakeOver() error {
+func (g *Generation) tryTakeOver(ctx context.Context) error {
 	conn, token, err := knock(g.options.Socket)
 	if err != nil {
 		return err
 	}
 	g.log.Info("taking over", "socket", g.options.Socket)
-	err = g.inherit(conn, token)
+	err = g.inherit(ctx, conn, token)
 	if welcomed := g.predecessor.pid != 0; welcomed && isGone(err) {
 		g.predecessorDied(err)
 		return nil

@@ -36,6 +36,7 @@ func (roommate) greeted(*handoff.Hello) error { return nil }
 func (roommate) pid() int                     { return os.Getpid() }
 func (roommate) ended() <-chan struct{}       { return nil }
 func (roommate) end() error                   { return nil }
+func (roommate) startedHere() bool            { return true }
 func (roommate) confirm(context.Context, *handoff.Session, <-chan received, func(handoff.Message) error) error {
 	return nil
 }
@@ -107,6 +108,7 @@ func newConversation(t *testing.T) *conversation {
 type runner struct {
 	*Generation
 	leave func() // ends it: it drains what it has, and Run returns
+	wait  func() // until Run returns
 }
 
 // runTwin has a generation run until it is told to leave, at the end of the test at the latest.
@@ -114,14 +116,14 @@ func runTwin(t *testing.T, g *Generation) *runner {
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- g.Run(ctx) }()
-	leave := sync.OnceFunc(func() {
-		cancel()
+	wait := sync.OnceFunc(func() {
 		if err := <-ran; err != nil {
 			t.Error(err)
 		}
 	})
+	leave := func() { cancel(); wait() }
 	t.Cleanup(leave)
-	return &runner{g, leave}
+	return &runner{g, leave, wait}
 }
 
 // runFirst runs a first generation.
@@ -144,7 +146,7 @@ func (predecessor *runner) upgrade(t *testing.T, claim func(*Generation)) *runne
 		})
 		done <- report.Err
 	}()
-	if err := next.inherit(c.successor, c.token); err != nil {
+	if err := next.inherit(t.Context(), c.successor, c.token); err != nil {
 		t.Fatal(err)
 	}
 	claim(next)
@@ -183,7 +185,7 @@ func inheritFromScript(t *testing.T, g *Generation, capabilities []string, scrip
 		}
 		done <- err
 	}()
-	inherited = g.inherit(c.successor, c.token)
+	inherited = g.inherit(t.Context(), c.successor, c.token)
 	return inherited, <-done
 }
 

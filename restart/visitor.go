@@ -52,6 +52,8 @@ func (v *visitor) ended() <-chan struct{} { return nil } // the end of the sessi
 
 func (v *visitor) end() error { return nil }
 
+func (v *visitor) startedHere() bool { return false }
+
 // confirm asks once more whether it is alive: messages are handled in their order, so whoever answers has handled COMMITTED.
 func (v *visitor) confirm(ctx context.Context, session *handoff.Session, incoming <-chan received, other func(handoff.Message) error) error {
 	ping := &handoff.Ping{Number: confirmingPing}
