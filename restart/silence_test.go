@@ -35,7 +35,7 @@ func TestInvariant2SilenceBeforeGrantHasTheSuccessorAccept(t *testing.T) {
 				}
 				scripted <- err
 			}()
-			if err := errors.Join(g.inherit(c.successor, c.token), <-scripted); err != nil {
+			if err := errors.Join(g.inherit(t.Context(), c.successor, c.token), <-scripted); err != nil {
 				t.Fatal(err)
 			}
 			ln, err := g.Listen(ctx, "echo", "tcp", "127.0.0.1:0")
