@@ -80,7 +80,7 @@ func TestWhatIsKeptAfterAllIsClosedIfItWasToBe(t *testing.T) {
 	if strays.Conns() != 0 || strays.Ended() != 1 {
 		t.Errorf("want none open and 1 ended, have %d and %d", strays.Conns(), strays.Ended())
 	}
-	strays, c, client = adoptedPair(t)
+	_, c, client = adoptedPair(t)
 	if _, err := DetachConns(c, c); !errors.Is(err, ErrDetached) {
 		t.Fatalf("want ErrDetached, have %v", err)
 	}
