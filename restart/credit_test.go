@@ -4,12 +4,10 @@ package restart
 
 import (
 	"context"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/segue-go/segue/handoff"
-	"github.com/segue-go/segue/internal/scm"
 	"github.com/segue-go/segue/listener"
 )
 
@@ -17,16 +15,8 @@ import (
 func TestSuccessorWithLittleRoomIsAskedForMore(t *testing.T) {
 	g, a, _ := detachable(t)
 	g.log = lonelyOptions(t).Logger
-	local, remote, err := scm.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer remote.Close()
-	conn, err := net.FileConn(remote)
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, there := handoff.NewSession(local), handoff.NewSession(conn.(*net.UnixConn))
+	c := newConversation(t)
+	here, there := c.predecessor, handoff.NewSession(c.successor)
 	defer here.Close()
 	defer there.Close()
 	back := make(chan struct{}, 1)
@@ -48,8 +38,8 @@ func TestSuccessorWithLittleRoomIsAskedForMore(t *testing.T) {
 	<-back
 	ping := receiveType[*handoff.Ping](ctx, t, there)
 	incoming <- received{message: &handoff.Pong{Number: ping.Number, Credit: 1000}}
-	c, _ := owned(t, g)
-	pair(c)
+	b, _ := owned(t, g)
+	pair(b)
 	receiveType[*handoff.Offer](ctx, t, there)
 }
 

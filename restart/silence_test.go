@@ -4,7 +4,6 @@ package restart
 
 import (
 	"context"
-	"errors"
 	"net"
 	"testing"
 	"time"
@@ -24,20 +23,7 @@ func TestInvariant2SilenceBeforeGrantHasTheSuccessorAccept(t *testing.T) {
 			g.options.PingInterval, g.options.PingTimeout = 50*time.Millisecond, time.Second
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
-			scripted := make(chan error, 1)
-			go func() {
-				_, err := c.predecessor.Receive(ctx)
-				if err == nil {
-					err = c.predecessor.Send(ctx, &handoff.Welcome{Version: 1, Capabilities: firstCapabilities, Generation: 2, PID: 4711})
-				}
-				if err == nil {
-					err = offerAll(ctx, c.predecessor, &handoff.Offer{ID: 1})
-				}
-				scripted <- err
-			}()
-			if err := errors.Join(g.inherit(t.Context(), c.successor, c.token), <-scripted); err != nil {
-				t.Fatal(err)
-			}
+			c.bequeath(ctx, t, g, firstCapabilities, &handoff.Offer{ID: 1})
 			ln, err := g.Listen(ctx, "echo", "tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

@@ -45,20 +45,7 @@ func TestInvariant3StopWhileConnectionsMove(t *testing.T) {
 	g, c := newTwin(t), newConversation(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	scripted := make(chan error, 1)
-	go func() {
-		_, err := c.predecessor.Receive(ctx)
-		if err == nil {
-			err = c.predecessor.Send(ctx, &handoff.Welcome{Version: 1, Capabilities: firstCapabilities, Generation: 2, PID: 4711})
-		}
-		if err == nil {
-			err = offerAll(ctx, c.predecessor, &handoff.Offer{ID: 1})
-		}
-		scripted <- err
-	}()
-	if err := errors.Join(g.inherit(t.Context(), c.successor, c.token), <-scripted); err != nil {
-		t.Fatal(err)
-	}
+	c.bequeath(ctx, t, g, firstCapabilities, &handoff.Offer{ID: 1})
 	ln, err := g.Listen(ctx, "web", "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -147,24 +134,7 @@ func TestInvariant2StopRightAfterTheCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer escrow.close()
-	offers := handoff.Offers([]handoff.Entry{escrow.entry()})
-	scripted := make(chan error, 1)
-	go func() {
-		_, err := c.predecessor.Receive(ctx)
-		if err == nil {
-			err = c.predecessor.Send(ctx, &handoff.Welcome{Version: 1, Capabilities: append(firstCapabilities, handoff.CapabilityEscrow), Generation: 2, PID: 4711})
-		}
-		if err == nil {
-			offers[0].Token, err = c.tokens.Issue()
-		}
-		if err == nil {
-			err = offerAll(ctx, c.predecessor, offers...)
-		}
-		scripted <- err
-	}()
-	if err := errors.Join(g.inherit(t.Context(), c.successor, c.token), <-scripted); err != nil {
-		t.Fatal(err)
-	}
+	c.bequeath(ctx, t, g, append(firstCapabilities, handoff.CapabilityEscrow), handoff.Offers([]handoff.Entry{escrow.entry()})...)
 	successor := runTwin(t, g)
 	if err := commitByScript(ctx, c.predecessor); err != nil {
 		t.Fatal(err)

@@ -41,24 +41,7 @@ func TestStopThatIsPassedOnIsNotTheSecondStop(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer escrow.close()
-			offers := handoff.Offers([]handoff.Entry{escrow.entry()})
-			scripted := make(chan error, 1)
-			go func() {
-				_, err := c.predecessor.Receive(ctx)
-				if err == nil {
-					err = c.predecessor.Send(ctx, &handoff.Welcome{Version: 1, Capabilities: append(firstCapabilities, handoff.CapabilityEscrow), Generation: 2, PID: 4711})
-				}
-				if err == nil {
-					offers[0].Token, err = c.tokens.Issue()
-				}
-				if err == nil {
-					err = offerAll(ctx, c.predecessor, offers...)
-				}
-				scripted <- err
-			}()
-			if err := errors.Join(g.inherit(t.Context(), c.successor, c.token), <-scripted); err != nil {
-				t.Fatal(err)
-			}
+			c.bequeath(ctx, t, g, append(firstCapabilities, handoff.CapabilityEscrow), handoff.Offers([]handoff.Entry{escrow.entry()})...)
 			ln, err := g.Listen(ctx, "web", "tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

@@ -104,6 +104,30 @@ func newConversation(t *testing.T) *conversation {
 	return c
 }
 
+// bequeath has g inherit offers from a predecessor that the test goes on to play.
+func (c *conversation) bequeath(ctx context.Context, t *testing.T, g *Generation, capabilities []string, offers ...*handoff.Offer) {
+	t.Helper()
+	scripted := make(chan error, 1)
+	go func() {
+		_, err := c.predecessor.Receive(ctx)
+		if err == nil {
+			err = c.predecessor.Send(ctx, &handoff.Welcome{Version: 1, Capabilities: capabilities, Generation: 2, PID: 4711})
+		}
+		for _, offer := range offers {
+			if err == nil && offer.Count > 0 {
+				offer.Token, err = c.tokens.Issue()
+			}
+		}
+		if err == nil {
+			err = offerAll(ctx, c.predecessor, offers...)
+		}
+		scripted <- err
+	}()
+	if err := errors.Join(g.inherit(ctx, c.successor, c.token), <-scripted); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // runner is a generation that runs.
 type runner struct {
 	*Generation
