@@ -84,9 +84,7 @@ func (g *Generation) newMover(session *handoff.Session, capabilities []string) *
 // begin starts asking servers for their connections, or goes on with it.
 func (m *mover) begin(ctx context.Context) error {
 	m.wanted = true
-	if m.pace.until.IsZero() {
-		m.pace.until = time.Now().Add(m.spread)
-	}
+	m.pace.by(time.Now().Add(m.spread))
 	return m.goOn(ctx)
 }
 

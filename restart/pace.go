@@ -13,9 +13,9 @@ type pace struct {
 	asked int // since from
 }
 
-// by has all be asked until then, if that is sooner than before. Start has to follow.
+// by has all be asked until then, unless it is to be sooner already.
 func (p *pace) by(until time.Time) {
-	if until.Before(p.until) {
+	if p.until.IsZero() || until.Before(p.until) {
 		p.until = until
 	}
 }

@@ -190,6 +190,22 @@ func TestSpreadHoldsForBusyConnections(t *testing.T) {
 	}
 }
 
+// A successor that keeps no ledger gets connections after the commit only, and then Spread begins in the drain.
+func TestSpreadThatBeginsWithTheDrainEndsBeforeIt(t *testing.T) {
+	for _, test := range []struct{ spread, want time.Duration }{{time.Minute, 5 * time.Second}, {time.Second, time.Second}, {0, 0}} {
+		c := newConversation(t)
+		m := &mover{session: c.predecessor, spread: test.spread, drain: 10 * time.Second, credit: -1, departures: newDepartures()}
+		begin := time.Now()
+		if err := m.commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		earliest, latest := begin.Add(test.want), time.Now().Add(test.want)
+		if have := m.pace.until; have.Before(earliest) || have.After(latest) {
+			t.Errorf("Spread %v: want all asked %v from the commit, have %v", test.spread, test.want, have.Sub(begin))
+		}
+	}
+}
+
 func TestPace(t *testing.T) {
 	begin := time.Now()
 	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
