@@ -129,12 +129,7 @@ func TestInvariant2StopRightAfterTheCommit(t *testing.T) {
 	g, c := newTwin(t), newConversation(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	escrow, err := newEscrow()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer escrow.close()
-	c.bequeath(ctx, t, g, append(firstCapabilities, handoff.CapabilityEscrow), handoff.Offers([]handoff.Entry{escrow.entry()})...)
+	c.bequeathLedger(ctx, t, g)
 	successor := runTwin(t, g)
 	if err := commitByScript(ctx, c.predecessor); err != nil {
 		t.Fatal(err)

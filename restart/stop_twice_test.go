@@ -36,12 +36,7 @@ func TestStopThatIsPassedOnIsNotTheSecondStop(t *testing.T) {
 			g.log = slog.New(said)
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			escrow, err := newEscrow()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer escrow.close()
-			c.bequeath(ctx, t, g, append(firstCapabilities, handoff.CapabilityEscrow), handoff.Offers([]handoff.Entry{escrow.entry()})...)
+			c.bequeathLedger(ctx, t, g)
 			ln, err := g.Listen(ctx, "web", "tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

@@ -128,6 +128,17 @@ func (c *conversation) bequeath(ctx context.Context, t *testing.T, g *Generation
 	}
 }
 
+// bequeathLedger has g inherit nothing but a ledger.
+func (c *conversation) bequeathLedger(ctx context.Context, t *testing.T, g *Generation) {
+	t.Helper()
+	escrow, err := newEscrow()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(escrow.close)
+	c.bequeath(ctx, t, g, append(firstCapabilities, handoff.CapabilityEscrow), handoff.Offers([]handoff.Entry{escrow.entry()})...)
+}
+
 // runner is a generation that runs.
 type runner struct {
 	*Generation
